@@ -1,0 +1,1 @@
+//! The node's agent: Snapshot to plans to drivers

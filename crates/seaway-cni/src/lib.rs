@@ -1,0 +1,1 @@
+//! CNI plugin, IPAM, routes, VXLAN and masquerade drivers

@@ -1,0 +1,1 @@
+//! The few controllers that a lab needs, against any API server

@@ -1,0 +1,1 @@
+//! Cluster DNS: Corefile, plugin chain, server, resolv.conf

@@ -1,0 +1,1 @@
+//! Watches the Kubernetes API, builds Snapshots, writes status

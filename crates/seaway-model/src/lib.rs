@@ -1,0 +1,16 @@
+//! Snapshot of the cluster, plans for a node, and the pure functions between them.
+//!
+//! Architecture invariant: nothing in this crate does I/O, knows an async runtime, or knows Kubernetes' wire
+//! types. `seaway-kube` turns API objects into these types and says which object and field was wrong where one
+//! does not fit.
+
+mod names;
+mod objects;
+mod snapshot;
+
+pub use names::{ObjectName, Protocol};
+pub use objects::{
+    Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Namespace, Node, Pod, Service, ServicePort,
+    ServiceType, TargetRef, TrafficPolicy,
+};
+pub use snapshot::Snapshot;

@@ -1,0 +1,1 @@
+//! Service drivers: what kube-proxy does, in nf_tables

@@ -1,0 +1,2 @@
+//! The network stack of Kubernetes in one binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The developer's tasks behind the Makefile.
+fn main() {}
