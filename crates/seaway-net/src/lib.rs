@@ -1,1 +1,12 @@
-//! The Linux kernel: netlink, nf_tables, conntrack, namespaces, sandboxed processes; nothing about Kubernetes
+//! The Linux kernel, in safe types: netlink, nf_tables, conntrack, namespaces, sandboxed processes.
+//!
+//! Architecture invariant: this is the only crate with `unsafe`, raw system calls, netlink sockets or `setns`, and it
+//! knows nothing about Kubernetes.
+
+pub mod conntrack;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod rtnl;
+pub mod sandbox;
+pub mod sysctl;

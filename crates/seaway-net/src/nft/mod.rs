@@ -1,0 +1,1 @@
+//! nf_tables: intermediate form, netlink encoding, reading back, text, fake.

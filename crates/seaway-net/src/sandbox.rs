@@ -1,0 +1,1 @@
+//! Processes in namespaces and file systems of their own.

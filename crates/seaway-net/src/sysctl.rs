@@ -1,0 +1,1 @@
+//! Kernel parameters of the calling thread's namespace.
