@@ -1,1 +1,15 @@
-//! A synchronous netlink socket.
+//! A small synchronous netlink socket, and what is needed to write and read netlink messages.
+//!
+//! [`Socket`] belongs to the network namespace of the thread that opened it, whichever thread uses it later. It checks
+//! sequence numbers and senders, puts multipart answers together, and turns refusals into [`NetlinkError`] with the
+//! kernel's own explanation. Protocols with types from the `netlink-packet-*` crates use [`Socket::transact`],
+//! [`Socket::get`] and [`Socket::dump`]; those that write bytes themselves use [`Writer`], [`Attributes`] and
+//! [`Socket::exchange`].
+
+mod error;
+mod message;
+mod socket;
+
+pub use error::NetlinkError;
+pub use message::{Attribute, Attributes, Message, Messages, Writer, align};
+pub use socket::{Protocol, Socket};
