@@ -6,6 +6,7 @@
 
 mod names;
 mod objects;
+mod problem;
 mod snapshot;
 
 pub use names::{ObjectName, Protocol};
@@ -13,4 +14,5 @@ pub use objects::{
     Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Namespace, Node, Pod, Service, ServicePort,
     ServiceType, TargetRef, TrafficPolicy,
 };
-pub use snapshot::Snapshot;
+pub use problem::{ObjectRef, Problem};
+pub use snapshot::{Changes, Snapshot};
