@@ -1,1 +1,3 @@
-//! Cluster DNS: Corefile, plugin chain, server, resolv.conf
+//! Cluster DNS: Corefile, plugin chain, DNS server; `resolv.conf` generation and search-list semantics.
+
+pub mod resolvconf;
