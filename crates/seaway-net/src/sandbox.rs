@@ -1,1 +1,0 @@
-//! Processes in namespaces and file systems of their own.

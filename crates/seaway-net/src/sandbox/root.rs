@@ -1,0 +1,1 @@
+//! Assembling a root file system.
