@@ -4,7 +4,7 @@
 //! strings in. A request to create goes through, in this order:
 //!
 //! 1. [`json::parse`]: the body, with the fields that appear twice;
-//! 2. [`schema::check`]: wrong types (an error) and unknown fields (an error or a warning, by `fieldValidation`);
+//! 2. [`schema::conform`]: nulls and unknown fields go; [`schema::Report::judge`] says whether that is an error or a warning;
 //! 3. [`strategy::prepare_create`]: identity and generation set, status dropped;
 //! 4. [`defaults::set_defaults`], then for pods [`admission::service_account`];
 //! 5. [`validate::create`].
