@@ -4,15 +4,21 @@
 //! types. `seaway-kube` turns API objects into these types and says which object and field was wrong where one
 //! does not fit.
 
+mod egress_plan;
+mod explain;
 mod names;
 mod objects;
 mod problem;
+mod service_plan;
 mod snapshot;
 
+pub use egress_plan::EgressPlan;
+pub use explain::{Flow, Masquerade, NodePlan, Translation};
 pub use names::{ObjectName, Protocol};
 pub use objects::{
     Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Namespace, Node, Pod, Service, ServicePort,
     ServiceType, TargetRef, TrafficPolicy,
 };
 pub use problem::{ObjectRef, Problem};
+pub use service_plan::{Backend, PlanDiff, PortChange, PortPlan, ServiceAddress, ServicePlan, SetChange};
 pub use snapshot::{Changes, Snapshot};
