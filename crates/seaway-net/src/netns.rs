@@ -37,7 +37,8 @@ impl NetNs {
     /// `NotFound` where the path is absent, `InvalidInput` where it is not a network namespace.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)?;
+        let file =
+            OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)?;
         // NS_GET_NSTYPE (include/uapi/linux/nsfs.h) answers for namespace files alone.
         // SAFETY: the request takes no argument and reads nothing of ours.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
@@ -125,7 +126,10 @@ pub(crate) fn set_ns(fd: BorrowedFd<'_>, kind: ThreadNameSpaceType) -> rustix::i
     // SAFETY: setns has no memory operands; callers are single-threaded or join what is a thread's own.
     match unsafe { libc::setns(fd.as_raw_fd(), kind.bits() as libc::c_int) } {
         0 => Ok(()),
-        _ => Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::INVAL)),
+        _ => {
+            Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+                .unwrap_or(rustix::io::Errno::INVAL))
+        }
     }
 }
 
@@ -162,7 +166,8 @@ mod tests {
         let here = NetNs::current().unwrap();
         assert_ne!(one.inode().unwrap(), two.inode().unwrap());
         assert_ne!(one.inode().unwrap(), here.inode().unwrap());
-        let port = one.run(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()).unwrap();
+        let port =
+            one.run(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()).unwrap();
         assert_ne!(port, 0);
         let inside = one.run(|| NetNs::current().unwrap().inode().unwrap()).unwrap();
         assert_eq!(inside, one.inode().unwrap());

@@ -43,7 +43,8 @@ pub fn children(pid: i32) -> io::Result<Vec<i32>> {
 /// The environment that process `pid` was started with; entries that are not UTF-8 are left out.
 pub fn environment(pid: i32) -> io::Result<Vec<(String, String)>> {
     let bytes = fs::read(format!("/proc/{pid}/environ"))?;
-    let entries = bytes.split(|&byte| byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='));
+    let entries =
+        bytes.split(|&byte| byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='));
     Ok(entries.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
@@ -60,9 +61,12 @@ fn shim_label(pid: i32) -> Option<String> {
 fn children_by_parent() -> io::Result<HashMap<i32, Vec<i32>>> {
     let mut tree: HashMap<i32, Vec<i32>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         // A process that ended meanwhile has no stat to read.
-        let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent_in_stat)
+        let Some(parent) =
+            fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent_in_stat)
         else {
             continue;
         };

@@ -14,6 +14,7 @@
 //! Needs Linux 5.12 (`mount_setattr`) and, for namespaces, root or a user namespace.
 
 mod find;
+mod program;
 mod pty;
 mod root;
 mod shim;

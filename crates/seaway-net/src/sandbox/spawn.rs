@@ -126,7 +126,10 @@ fn check_program(
         return Err(format!("cwd {} must be absolute and without ..", cwd.display()));
     }
     let words = argv.iter().map(String::as_str).chain([label]);
-    if words.chain(env.iter().flat_map(|(name, value)| [name.as_str(), value])).any(|word| word.contains('\0')) {
+    if words
+        .chain(env.iter().flat_map(|(name, value)| [name.as_str(), value]))
+        .any(|word| word.contains('\0'))
+    {
         return Err("label, argv and env must not contain NUL".to_owned());
     }
     if let Some((name, _)) = env.iter().find(|(name, _)| name.is_empty() || name.contains('=')) {
@@ -156,8 +159,9 @@ fn start(
     let caller = rustix::process::getpid().as_raw_nonzero().get();
     let task = Task { caller: die_with_parent.then_some(caller), kind };
     let task = memfd_with(&task).map_err(failed("write the shim's task"))?;
-    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| failed("make the shim's report socket")(errno.into()))?;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| failed("make the shim's report socket")(errno.into()))?;
 
     let mut command = Command::new(shim_path());
     command.arg0("seaway").arg(SHIM_COMMAND).arg(label);
@@ -207,12 +211,17 @@ fn await_report(socket: &OwnedFd, label: &str) -> Result<(i32, OwnedFd), Sandbox
     loop {
         match receive(socket).map_err(failed)? {
             Some((Report::Started { pid }, Some(pidfd))) => started = Some((pid, pidfd)),
-            Some((Report::Started { .. }, None)) => return Err(failed(io::Error::other("no pidfd came with the pid"))),
+            Some((Report::Started { .. }, None)) => {
+                return Err(failed(io::Error::other("no pidfd came with the pid")));
+            }
             Some((Report::Failed { operation, object, errno }, _)) => {
                 let source = io::Error::from_raw_os_error(errno);
                 return Err(SandboxError::Setup { label: label.to_owned(), operation, object, source });
             }
-            None => return started.ok_or_else(|| failed(io::Error::other("it ended before it started the program"))),
+            None => {
+                return started
+                    .ok_or_else(|| failed(io::Error::other("it ended before it started the program")));
+            }
         }
     }
 }
