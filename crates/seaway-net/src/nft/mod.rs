@@ -1,1 +1,42 @@
-//! nf_tables: intermediate form, netlink encoding, reading back, text, fake.
+//! nf_tables: one intermediate form of tables, and where it can go.
+//!
+//! A driver builds the [`Table`] that it wants, or a [`Transaction`] of single changes, and commits it to an [`Nft`]:
+//! the kernel or a stateful fake. A difference is the transaction that makes of what is there
+//! what is wanted. Tables, rules and transactions print in nft's own syntax, which is the third sink: a transaction's
+//! text can be given to `nft -f`.
+//!
+//! Wire format: linux/netfilter/nf_tables.h; what `nft` itself keeps in user data (for `nft list ruleset` to show
+//! declarations and comments): libnftnl's udata.h.
+
+mod error;
+mod field;
+mod observed;
+mod rule;
+mod table;
+mod text;
+mod transaction;
+mod value;
+
+pub use error::{NftError, Subject};
+pub use field::{Direction, FibAddress, Field, NumgenMode, Tuple, address_type, ct_state, ct_status};
+pub use observed::{Observed, ObservedChain, ObservedRule, ObservedSet, SetHeader};
+pub use rule::{Comparison, Learn, NatFlags, NatKind, NatTarget, Reject, Rule, Statement, Verdict};
+pub use table::{
+    Base, Chain, ChainKind, Data, Declaration, Element, Elements, Family, Hook, MapData, Set, SetSpec, Table,
+    TableId, priority,
+};
+pub use text::ElementText;
+pub use transaction::{Object, Operation, Transaction};
+pub use value::{DataType, ICMP, ICMPV6, SCTP, TCP, Typed, UDP, Value};
+
+/// Where tables go to: the kernel or a fake.
+pub trait Nft {
+    /// Reads a table with all that is in it; `None` if it is not there.
+    fn read_table(&mut self, table: &TableId) -> Result<Option<Observed>, NftError>;
+
+    /// Makes a transaction's changes, all or none. An empty transaction does nothing at all.
+    fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError>;
+
+    /// The number of the ruleset's generation: it changes with every transaction of anyone in the namespace.
+    fn generation(&mut self) -> Result<u32, NftError>;
+}
