@@ -1,2 +1,55 @@
 //! The developer's tasks behind the Makefile.
-fn main() {}
+
+mod tidy;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+
+/// The developer's tasks; `make` has a short name for each.
+#[derive(Parser)]
+enum Task {
+    /// Build the release binary and run scripts/demo
+    Demo,
+    /// Run all the tests
+    Test,
+    /// rustfmt, clippy with warnings denied, tidy
+    Lint,
+    /// Measure against the peers
+    Bench,
+    /// Check the rules of ARCHITECTURE.md and STYLE that no compiler checks
+    Tidy,
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    std::env::set_current_dir(root)?;
+    match Task::parse() {
+        Task::Demo => {
+            run("cargo", &["build", "--release", "--package", "seaway"])?;
+            run("scripts/demo", &["target/release/seaway"])
+        }
+        Task::Test => run("cargo", &["test", "--workspace"]),
+        Task::Lint => {
+            run("cargo", &["fmt", "--all", "--check"])?;
+            run("cargo", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+            tidy::check()
+        }
+        Task::Bench => {
+            run("cargo", &["build", "--release", "--workspace"])?;
+            run("bench/run", &[])
+        }
+        Task::Tidy => tidy::check(),
+    }
+}
+
+/// Runs a program with the terminal of this one.
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let line = || format!("{program} {}", arguments.join(" "));
+    eprintln!("» {}", line());
+    let status = Command::new(program).args(arguments).status().with_context(line)?;
+    ensure!(status.success(), "{}: {status}", line());
+    Ok(())
+}

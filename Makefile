@@ -1,0 +1,23 @@
+# Thin names over `cargo xtask`; each target installs what the machine lacks (scripts/setup) and says so.
+.PHONY: help demo test lint bench fmt
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
+
+demo: ## Build, bring a lab up from examples/, show what it does, leave it running
+	scripts/setup demo
+	cargo xtask demo
+
+test: ## Pass all the tests
+	scripts/setup test
+	cargo xtask test
+
+lint: ## rustfmt, clippy with warnings denied, tidy
+	cargo xtask lint
+
+bench: ## Measure against the peers
+	scripts/setup bench
+	cargo xtask bench
+
+fmt: ## Format the sources
+	cargo fmt --all
