@@ -155,6 +155,8 @@ pub struct ServicePlan {
     waiting: HashTrieMapSync<ServiceAddress, BTreeSet<ObjectName>>,
     /// Cluster IPs, with the number of Services that have them.
     cluster_ips: HashTrieMapSync<IpAddr, u32>,
+    /// How many of the cluster IPs are IPv6.
+    ipv6_cluster_ips: usize,
     /// This node's endpoints, with the number of Services that they serve.
     local_endpoints: HashTrieMapSync<IpAddr, u32>,
 }
@@ -212,6 +214,11 @@ impl ServicePlan {
         self.cluster_ips.contains_key(ip)
     }
 
+    /// There is a Service with an IPv6 cluster IP.
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6_cluster_ips > 0
+    }
+
     /// The addresses of this node's endpoints: those that can be sent on to themselves (hairpin).
     pub fn local_endpoints(&self) -> impl Iterator<Item = IpAddr> {
         self.local_endpoints.keys().copied()
@@ -245,7 +252,11 @@ impl ServicePlan {
                 self.update_service(snapshot, name, &mut diff);
             }
         }
-        diff.finish(self)
+        let diff = diff.finish(self);
+        let ipv6 = |ips: &BTreeSet<IpAddr>| ips.iter().filter(|ip| ip.is_ipv6()).count();
+        self.ipv6_cluster_ips += ipv6(&diff.cluster_ips.added);
+        self.ipv6_cluster_ips -= ipv6(&diff.cluster_ips.removed);
+        diff
     }
 
     fn update_service(&mut self, snapshot: &Snapshot, name: &ObjectName, diff: &mut Diff) {
