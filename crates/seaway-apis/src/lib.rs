@@ -5,12 +5,12 @@
 //!
 //! 1. [`json::parse`]: the body, with the fields that appear twice;
 //! 2. [`schema::conform`]: nulls and unknown fields go; [`schema::Report::judge`] says whether that is an error or a warning;
-//! 3. [`strategy::prepare_create`]: identity and generation set, status dropped;
-//! 4. [`defaults::set_defaults`], then for pods [`admission::service_account`];
-//! 5. [`validate::create`].
+//! 3. [`defaults::set_defaults`];
+//! 4. [`strategy::prepare_create`]: identity and generation set, status dropped; then for pods [`admission::service_account`];
+//! 5. [`validate::create`]; then [`strategy::to_storage`].
 //!
-//! An update: [`patch::strategic_merge`] or another patch, then 2, [`strategy::prepare_update`], defaults,
-//! [`validate::update`]. Refusals are [`status::StatusError`]s; lists for people are made by [`tables::table`].
+//! An update: [`patch::strategic_merge`] or another patch, then 2, 3, [`strategy::prepare_update`], [`validate::update`].
+//! Refusals are [`status::StatusError`]s; lists for people are made by [`tables::table`].
 
 pub mod admission;
 pub mod defaults;
@@ -29,6 +29,7 @@ pub mod status;
 pub mod strategy;
 pub mod tables;
 pub mod validate;
+mod value;
 
 pub use field_error::{ErrorKind, FieldError};
 pub use resource::{Registry, Resource, resources};

@@ -1,7 +1,16 @@
 //! Validation, with the API's own words.
+
+pub(crate) mod names;
+
+use serde_json::Value;
+
 use crate::field_error::FieldError;
 use crate::resource::Resource;
-use serde_json::Value;
+
+pub use names::{
+    label_1035_problem, label_problem, label_value_problem, path_segment_problem, qualified_name_problem,
+    subdomain_problem,
+};
 
 /// What is wrong with a new object (after defaults).
 pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
