@@ -12,4 +12,5 @@ mod socket;
 
 pub use error::NetlinkError;
 pub use message::{Attribute, Attributes, Message, Messages, Writer, align};
+pub(crate) use socket::{Outcome, outcome, retry_dump};
 pub use socket::{Protocol, Socket};

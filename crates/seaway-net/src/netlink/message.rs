@@ -117,6 +117,17 @@ impl Writer {
         self.close(opened);
     }
 
+    /// Gives the messages written consecutive sequence numbers from `first` on.
+    pub(crate) fn renumber(&mut self, first: u32) {
+        let mut at = 0;
+        let mut sequence = first;
+        while let Some(length) = ne32(&self.buffer, at) {
+            self.buffer[at + 8..at + 12].copy_from_slice(&sequence.to_ne_bytes());
+            sequence += 1;
+            at += align(length as usize);
+        }
+    }
+
     /// The bytes written.
     pub fn as_slice(&self) -> &[u8] {
         &self.buffer

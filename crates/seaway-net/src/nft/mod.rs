@@ -1,24 +1,31 @@
 //! nf_tables: one intermediate form of tables, and where it can go.
 //!
 //! A driver builds the [`Table`] that it wants, or a [`Transaction`] of single changes, and commits it to an [`Nft`]:
-//! the kernel or a stateful fake. A difference is the transaction that makes of what is there
+//! the kernel ([`Kernel`]) or a stateful fake. A difference is the transaction that makes of what is there
 //! what is wanted. Tables, rules and transactions print in nft's own syntax, which is the third sink: a transaction's
 //! text can be given to `nft -f`.
 //!
 //! Wire format: linux/netfilter/nf_tables.h; what `nft` itself keeps in user data (for `nft list ruleset` to show
 //! declarations and comments): libnftnl's udata.h.
 
+mod decode;
+mod encode;
 mod error;
 mod field;
+mod kernel;
+mod lower;
 mod observed;
 mod rule;
 mod table;
 mod text;
 mod transaction;
+mod uapi;
+mod userdata;
 mod value;
 
 pub use error::{NftError, Subject};
 pub use field::{Direction, FibAddress, Field, NumgenMode, Tuple, address_type, ct_state, ct_status};
+pub use kernel::Kernel;
 pub use observed::{Observed, ObservedChain, ObservedRule, ObservedSet, SetHeader};
 pub use rule::{Comparison, Learn, NatFlags, NatKind, NatTarget, Reject, Rule, Statement, Verdict};
 pub use table::{

@@ -250,6 +250,14 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// A number that stands for the whole rule: it is kept with the rule in the kernel and tells whether the rule there
+    /// is this one. FNV-1a (64 bits) of the rule's text, so it is the same in every process and on every machine.
+    pub fn digest(&self) -> u64 {
+        let offset = 0xcbf2_9ce4_8422_2325;
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        self.to_string().bytes().fold(offset, step)
+    }
+
     /// A rule without statements.
     pub fn new() -> Self {
         Self::default()

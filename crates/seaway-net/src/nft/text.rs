@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::field::{Direction, FibAddress, Field, NumgenMode, Tuple, ct_state, ct_status};
 use super::rule::{Comparison, Learn, NatFlags, NatKind, NatTarget, Reject, Rule, Statement, Verdict};
-use super::table::{Base, Chain, Data, Declaration, Element, MapData, Set, SetSpec, Table};
+use super::table::{Base, Chain, Data, Declaration, Element, Family, MapData, Set, SetSpec, Table};
 use super::transaction::{Operation, Transaction};
 use super::value::{DataType, Value};
 
@@ -124,15 +124,27 @@ impl Display for NatFlags {
     }
 }
 
+/// A rule as it is written in a table of a family: what `reject` says depends on it.
+struct InFamily<'a>(&'a Rule, Family);
+
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (index, statement) in self.statements.iter().enumerate() {
+        InFamily(self, Family::Inet).fmt(f)
+    }
+}
+
+impl Display for InFamily<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, statement) in self.0.statements.iter().enumerate() {
             if index > 0 {
                 f.write_str(" ")?;
             }
-            statement.fmt(f)?;
+            match statement {
+                Statement::Reject(reject) => f.write_str(reject_text(*reject, self.1))?,
+                statement => statement.fmt(f)?,
+            }
         }
-        if let Some(comment) = &self.comment {
+        if let Some(comment) = &self.0.comment {
             write!(f, " comment {}", Quoted(comment))?;
         }
         Ok(())
@@ -179,7 +191,7 @@ impl Display for Statement {
             Self::Redirect { port: None } => f.write_str("redirect"),
             Self::Redirect { port: Some(port) } => write!(f, "redirect to :{port}"),
             Self::Counter => f.write_str("counter"),
-            Self::Reject(reject) => reject.fmt(f),
+            Self::Reject(reject) => f.write_str(reject_text(*reject, Family::Inet)),
             Self::NoTrack => f.write_str("notrack"),
             Self::Log { prefix, group } => {
                 write!(f, "log prefix {}", Quoted(prefix))?;
@@ -290,15 +302,21 @@ fn write_learn(
     f.write_str(" }")
 }
 
-impl Display for Reject {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TcpReset => "reject with tcp reset",
-            Self::PortUnreachable => "reject with icmpx port-unreachable",
-            Self::AdminProhibited => "reject with icmpx admin-prohibited",
-            Self::HostUnreachable => "reject with icmpx host-unreachable",
-            Self::NoRoute => "reject with icmpx no-route",
-        })
+fn reject_text(reject: Reject, family: Family) -> &'static str {
+    match (reject, family) {
+        (Reject::TcpReset, _) => "reject with tcp reset",
+        (Reject::PortUnreachable, Family::Inet) => "reject with icmpx port-unreachable",
+        (Reject::AdminProhibited, Family::Inet) => "reject with icmpx admin-prohibited",
+        (Reject::HostUnreachable, Family::Inet) => "reject with icmpx host-unreachable",
+        (Reject::NoRoute, Family::Inet) => "reject with icmpx no-route",
+        (Reject::PortUnreachable, Family::Ip) => "reject with icmp port-unreachable",
+        (Reject::AdminProhibited, Family::Ip) => "reject with icmp admin-prohibited",
+        (Reject::HostUnreachable, Family::Ip) => "reject with icmp host-unreachable",
+        (Reject::NoRoute, Family::Ip) => "reject with icmp net-unreachable",
+        (Reject::PortUnreachable, Family::Ip6) => "reject with icmpv6 port-unreachable",
+        (Reject::AdminProhibited, Family::Ip6) => "reject with icmpv6 admin-prohibited",
+        (Reject::HostUnreachable, Family::Ip6) => "reject with icmpv6 addr-unreachable",
+        (Reject::NoRoute, Family::Ip6) => "reject with icmpv6 no-route",
     }
 }
 
@@ -476,17 +494,15 @@ impl Display for Set {
     }
 }
 
-impl Display for Chain {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\tchain {} {{", self.name)?;
-        if let Some(base) = &self.base {
-            writeln!(f, "\t\t{base}")?;
-        }
-        for rule in &self.rules {
-            writeln!(f, "\t\t{rule}")?;
-        }
-        f.write_str("\t}\n")
+fn write_chain(f: &mut Formatter<'_>, chain: &Chain, family: Family) -> fmt::Result {
+    writeln!(f, "\tchain {} {{", chain.name)?;
+    if let Some(base) = &chain.base {
+        writeln!(f, "\t\t{base}")?;
     }
+    for rule in &chain.rules {
+        writeln!(f, "\t\t{}", InFamily(rule, family))?;
+    }
+    f.write_str("\t}\n")
 }
 
 impl Display for Table {
@@ -501,7 +517,8 @@ impl Display for Table {
             separator = "\n";
         }
         for chain in &self.chains {
-            write!(f, "{separator}{chain}")?;
+            f.write_str(separator)?;
+            write_chain(f, chain, self.id.family)?;
             separator = "\n";
         }
         f.write_str("}\n")
@@ -530,7 +547,9 @@ impl Transaction {
             },
             Operation::DeleteChain(name) => writeln!(f, "delete chain {table} {name}"),
             Operation::FlushChain(name) => writeln!(f, "flush chain {table} {name}"),
-            Operation::AddRule { chain, rule } => writeln!(f, "add rule {table} {chain} {rule}"),
+            Operation::AddRule { chain, rule } => {
+                writeln!(f, "add rule {table} {chain} {}", InFamily(rule, table.family))
+            }
             Operation::DeleteRule { chain, handle } => {
                 writeln!(f, "delete rule {table} {chain} handle {handle}")
             }

@@ -1,0 +1,245 @@
+//! The kernel's nf_tables, by netlink.
+
+use std::collections::BTreeMap;
+
+use super::decode::{self, ElementsDecoder};
+use super::encode::Batch;
+use super::error::NftError;
+use super::observed::{Observed, ObservedChain, ObservedSet};
+use super::table::{Elements, TableId};
+use super::transaction::Transaction;
+use super::uapi::{GEN_ID, SUBSYSTEM, chain, element, message, rule, set, set_flag, table};
+use super::{Nft, SetHeader};
+use crate::netlink::{Message, NetlinkError, Outcome, Protocol, Socket, Writer, outcome, retry_dump};
+
+/// nf_tables of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Kernel {
+    socket: Socket,
+}
+
+impl Kernel {
+    /// Opens nf_tables of the calling thread's network namespace.
+    pub fn open() -> Result<Self, NftError> {
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
+    }
+
+    /// Reads one set's elements, also those of a dynamic set; `None` if there is no such set.
+    pub fn read_elements(&mut self, table: &TableId, name: &str) -> Result<Option<Elements>, NftError> {
+        let sets = self.read_sets(table)?;
+        match sets.get(name) {
+            None => Ok(None),
+            Some(header) => Ok(Some(self.dump_elements(table, name, header)?)),
+        }
+    }
+
+    /// Sends a request of one message about a table and passes on the answers.
+    fn request(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        table: &TableId,
+        body: impl FnOnce(&mut Writer),
+        each: impl FnMut(Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        let sequence = self.socket.next_sequence();
+        let mut writer = Writer::default();
+        writer.begin(SUBSYSTEM << 8 | kind, flags, sequence);
+        writer.bytes(&[table.family.number(), 0, 0, 0]);
+        body(&mut writer);
+        writer.end();
+        self.socket.exchange(writer.as_slice(), sequence, each)
+    }
+
+    fn dump(
+        &mut self,
+        kind: u16,
+        table: &TableId,
+        body: impl FnOnce(&mut Writer),
+        each: impl FnMut(Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        self.request(kind, libc::NLM_F_DUMP as u16, table, body, each)
+    }
+
+    fn read_flags(&mut self, id: &TableId) -> Result<Option<u32>, NetlinkError> {
+        let mut flags = 0;
+        let result = self.request(
+            message::GETTABLE,
+            0,
+            id,
+            |writer| writer.string(table::NAME, &id.name),
+            |message| {
+                flags = decode::table_flags(message.payload)?;
+                Ok(())
+            },
+        );
+        match result {
+            Ok(()) => Ok(Some(flags)),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_chains(&mut self, id: &TableId) -> Result<BTreeMap<String, ObservedChain>, NetlinkError> {
+        let mut chains = BTreeMap::new();
+        // The kernel lists the chains of all tables of the family.
+        let each = |message: Message<'_>| {
+            let found = decode::decode_chain(message.payload)?;
+            if found.table == id.name {
+                let chain = ObservedChain { base: found.base, foreign: found.foreign, rules: Vec::new() };
+                chains.insert(found.name, chain);
+            }
+            Ok(())
+        };
+        self.dump(message::GETCHAIN, id, |writer| writer.string(chain::TABLE, &id.name), each)?;
+        let each = |message: Message<'_>| {
+            let (chain, rule) = decode::decode_rule(message.payload)?;
+            chains.entry(chain).or_default().rules.push(rule);
+            Ok(())
+        };
+        self.dump(message::GETRULE, id, |writer| writer.string(rule::TABLE, &id.name), each)?;
+        Ok(chains)
+    }
+
+    fn read_sets(&mut self, id: &TableId) -> Result<BTreeMap<String, SetHeader>, NetlinkError> {
+        let mut sets = BTreeMap::new();
+        let each = |message: Message<'_>| {
+            let (name, header) = decode::decode_set(message.payload)?;
+            if header.flags & set_flag::ANONYMOUS == 0 {
+                sets.insert(name, header);
+            }
+            Ok(())
+        };
+        self.dump(message::GETSET, id, |writer| writer.string(set::TABLE, &id.name), each)?;
+        Ok(sets)
+    }
+
+    fn dump_elements(
+        &mut self,
+        id: &TableId,
+        name: &str,
+        header: &SetHeader,
+    ) -> Result<Elements, NetlinkError> {
+        let mut decoder = ElementsDecoder::new(header);
+        self.dump(
+            message::GETSETELEM,
+            id,
+            |writer| {
+                writer.string(element::LIST_TABLE, &id.name);
+                writer.string(element::LIST_SET, name);
+            },
+            |message| decoder.message(message.payload),
+        )?;
+        Ok(decoder.finish())
+    }
+
+    /// Reads a table once; the caller checks that nothing changed meanwhile.
+    fn read_once(&mut self, id: &TableId) -> Result<Option<Observed>, NetlinkError> {
+        let Some(flags) = self.read_flags(id)? else { return Ok(None) };
+        let chains = self.read_chains(id)?;
+        let mut sets = BTreeMap::new();
+        for (name, header) in self.read_sets(id)? {
+            let elements = if header.flags & set_flag::EVAL == 0 {
+                self.dump_elements(id, &name, &header)?
+            } else {
+                Elements::new()
+            };
+            sets.insert(name, ObservedSet { header, elements });
+        }
+        Ok(Some(Observed { id: id.clone(), owner: flags & table::F_OWNER != 0, sets, chains }))
+    }
+
+    fn read_generation(&mut self) -> Result<u32, NetlinkError> {
+        let mut generation = 0;
+        let any = TableId::new(super::Family::Inet, "");
+        self.request(
+            message::GETGEN,
+            0,
+            &any,
+            |_| (),
+            |message| {
+                for attribute in decode::attributes(message.payload) {
+                    let attribute = attribute?;
+                    if attribute.kind == GEN_ID {
+                        generation = attribute.be32()?;
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(generation)
+    }
+
+    /// Takes the answers to a batch: the kernel has worked it off, and queued them, before the send returned.
+    fn answers(&mut self, batch: &Batch, transaction: &Transaction) -> Result<(), NftError> {
+        let last = batch.last_sequence();
+        let first = last + 2 - batch.messages();
+        let mut acknowledged = false;
+        let mut refused: Option<NetlinkError> = None;
+        let mut count = 0;
+        while let Some(messages) = self.socket.try_receive()? {
+            for message in messages {
+                let message = message?;
+                if message.sequence < first || message.sequence > last {
+                    continue;
+                }
+                match outcome(&message) {
+                    Ok(Outcome::Finished) => acknowledged |= message.sequence == last,
+                    Ok(Outcome::Data) => {}
+                    Err(error @ NetlinkError::Refused { .. }) => {
+                        count += 1;
+                        // The first to be refused is the cause, the others often follow from it.
+                        refused.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        match refused {
+            None if acknowledged => Ok(()),
+            None => Err(NetlinkError::malformed("no answer to an nf_tables batch").into()),
+            Some(NetlinkError::Refused { errno, message, sequence, offset, .. }) => Err(NftError::Refused {
+                subject: Box::new(batch.subject(transaction, sequence, offset)),
+                errno,
+                message,
+                others: count - 1,
+            }),
+            Some(other) => Err(other.into()),
+        }
+    }
+}
+
+impl Nft for Kernel {
+    fn read_table(&mut self, table: &TableId) -> Result<Option<Observed>, NftError> {
+        let operation = format!("read table {table}");
+        let read = retry_dump(|| {
+            let before = self.read_generation()?;
+            let result = self.read_once(table);
+            let after = self.read_generation()?;
+            // Each dump is consistent in itself; the generation says whether all of them are with each other.
+            if before != after {
+                return Err(NetlinkError::Interrupted { operation: String::new() });
+            }
+            result
+        });
+        Ok(read.map_err(|error| error.during(operation))?)
+    }
+
+    fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::encode(transaction)?;
+        if batch.messages() == 2 {
+            return Ok(());
+        }
+        batch.number_from(self.socket.reserve_sequences(batch.messages()));
+        let doing = || format!("commit to table {} ({} bytes)", transaction.table, batch.bytes().len());
+        self.socket.send(batch.bytes()).map_err(|error| error.during(doing()))?;
+        self.answers(&batch, transaction)
+    }
+
+    fn generation(&mut self) -> Result<u32, NftError> {
+        Ok(self.read_generation().map_err(|error| error.during("read the ruleset's generation"))?)
+    }
+}
