@@ -1,7 +1,7 @@
 //! nf_tables: one intermediate form of tables, and where it can go.
 //!
 //! A driver builds the [`Table`] that it wants, or a [`Transaction`] of single changes, and commits it to an [`Nft`]:
-//! the kernel ([`Kernel`]) or a stateful fake. A difference is the transaction that makes of what is there
+//! the kernel ([`Kernel`]) or a stateful [`Fake`]. [`diff`] gives the transaction that makes of what is there
 //! what is wanted. Tables, rules and transactions print in nft's own syntax, which is the third sink: a transaction's
 //! text can be given to `nft -f`.
 //!
@@ -9,11 +9,14 @@
 //! declarations and comments): libnftnl's udata.h.
 
 mod decode;
+mod diff;
 mod encode;
 mod error;
+mod fake;
 mod field;
 mod kernel;
 mod lower;
+mod monitor;
 mod observed;
 mod rule;
 mod table;
@@ -23,9 +26,12 @@ mod uapi;
 mod userdata;
 mod value;
 
+pub use diff::diff;
 pub use error::{NftError, Subject};
+pub use fake::Fake;
 pub use field::{Direction, FibAddress, Field, NumgenMode, Tuple, address_type, ct_state, ct_status};
 pub use kernel::Kernel;
+pub use monitor::{Change, Monitor};
 pub use observed::{Observed, ObservedChain, ObservedRule, ObservedSet, SetHeader};
 pub use rule::{Comparison, Learn, NatFlags, NatKind, NatTarget, Reject, Rule, Statement, Verdict};
 pub use table::{

@@ -29,6 +29,13 @@ pub struct ObservedSet {
     pub elements: Elements,
 }
 
+impl ObservedSet {
+    /// Rules add its elements.
+    pub fn is_dynamic(&self) -> bool {
+        self.header.flags & super::uapi::set_flag::EVAL != 0
+    }
+}
+
 /// A set's declaration in the kernel's terms (attributes of NFT_MSG_NEWSET).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetHeader {
