@@ -1,1 +1,26 @@
-//! A multi-node cluster out of network namespaces on one machine
+//! A multi-node cluster out of network namespaces on one machine.
+//!
+//! `lab up` ([`command`]) decides what a lab is ([`file`], [`addresses`]), makes its certificates and starts one supervisor, which
+//! builds the network and starts every process in a sandbox of its own ([`boxes`]). All that runs is below the supervisor's
+//! PID namespace and ends with it.
+
+mod addresses;
+mod boxes;
+mod command;
+mod down;
+mod exec;
+mod file;
+mod gateway;
+mod internet;
+mod manifests;
+mod node;
+mod paths;
+mod progress;
+mod ready;
+mod state;
+mod status;
+mod supervisor;
+mod system;
+mod up;
+
+pub use command::{LabArgs, run};

@@ -1,0 +1,177 @@
+//! The address plan: which part of a lab has which address. Pure.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::file::{Cloud, Egress, Internet};
+
+/// The most nodes that a lab can have: what fits between the eleventh and the last address of a /24.
+pub(crate) const MAX_NODES: u16 = 200;
+
+/// A node's place in the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodePlan {
+    /// `node-1`, `node-2`, …
+    pub(crate) name: String,
+    /// Its address in the cloud network.
+    pub(crate) address: Ipv4Addr,
+    /// Its public address, where the cloud gives each node one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) public: Option<Ipv4Addr>,
+}
+
+/// Where a node's packets get their public source address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SourceNat {
+    /// The nodes' addresses.
+    pub(crate) nodes: Vec<Ipv4Addr>,
+    /// The public addresses, one of which each connection gets.
+    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// Whether connections from outside to the address reach the node (one-to-one).
+    pub(crate) inbound: bool,
+}
+
+/// The address plan of a lab's cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CloudPlan {
+    /// The nodes' network.
+    pub(crate) network: Ipv4Net,
+    /// The largest packet on it, in bytes.
+    pub(crate) mtu: u32,
+    /// The gateway's address in it.
+    pub(crate) gateway: Ipv4Addr,
+    /// The gateway's own address on the internet.
+    pub(crate) gateway_public: Ipv4Addr,
+    /// The control plane's address in it.
+    pub(crate) control_plane: Ipv4Addr,
+    /// The nodes.
+    pub(crate) nodes: Vec<NodePlan>,
+    /// The source address translation at the gateway.
+    pub(crate) source_nat: Vec<SourceNat>,
+}
+
+/// Lays out `count` nodes.
+///
+/// # Errors
+/// The field of the lab file that names a node which is not there, or that there are too few public addresses.
+pub(crate) fn plan(cloud: &Cloud, internet: &Internet, count: u16) -> Result<CloudPlan, String> {
+    let at = |n: u32| Ipv4Addr::from(u32::from(cloud.network.network()) + n);
+    let mut nodes: Vec<NodePlan> = (1..=count)
+        .map(|n| NodePlan { name: format!("node-{n}"), address: at(10 + u32::from(n)), public: None })
+        .collect();
+    let gateway_public = Ipv4Addr::new(203, 0, 113, 1);
+    let source_nat = match &cloud.egress {
+        Egress::NatGateway { gateways } => gateways
+            .iter()
+            .enumerate()
+            .map(|(i, gateway)| {
+                let members = members(&gateway.nodes, &nodes).map_err(|node| {
+                    format!("spec.cloud.egress.gateways[{i}].nodes: there is no node {node:?}")
+                })?;
+                Ok(SourceNat { nodes: members, addresses: gateway.addresses.clone(), inbound: false })
+            })
+            .collect::<Result<_, String>>()?,
+        Egress::OneToOne { addresses } => {
+            give_public_addresses(&mut nodes, addresses, gateway_public, internet)?;
+            let one = |node: &NodePlan| {
+                node.public.map(|public| SourceNat {
+                    nodes: vec![node.address],
+                    addresses: vec![public],
+                    inbound: true,
+                })
+            };
+            nodes.iter().filter_map(one).collect()
+        }
+    };
+    Ok(CloudPlan {
+        network: cloud.network,
+        mtu: cloud.mtu,
+        gateway: at(1),
+        gateway_public,
+        control_plane: at(2),
+        nodes,
+        source_nat,
+    })
+}
+
+/// The addresses of the nodes called `names`, of all where there are none; or the name that is not there.
+fn members(names: &[String], nodes: &[NodePlan]) -> Result<Vec<Ipv4Addr>, String> {
+    if names.is_empty() {
+        return Ok(nodes.iter().map(|node| node.address).collect());
+    }
+    names
+        .iter()
+        .map(|name| {
+            nodes.iter().find(|node| node.name == *name).map(|node| node.address).ok_or_else(|| name.clone())
+        })
+        .collect()
+}
+
+fn give_public_addresses(
+    nodes: &mut [NodePlan],
+    wanted: &BTreeMap<String, Ipv4Addr>,
+    gateway: Ipv4Addr,
+    internet: &Internet,
+) -> Result<(), String> {
+    if let Some(name) = wanted.keys().find(|name| !nodes.iter().any(|node| node.name == **name)) {
+        return Err(format!("spec.cloud.egress.addresses.{name}: there is no node {name:?}"));
+    }
+    let taken = |address: &Ipv4Addr| {
+        *address == gateway
+            || *address == internet.resolver
+            || wanted.values().any(|a| a == address)
+            || internet.hosts.iter().any(|host| host.addresses.contains(address))
+    };
+    let mut free = (11..=254).map(|n| Ipv4Addr::new(203, 0, 113, n)).filter(|address| !taken(address));
+    for node in nodes {
+        node.public = match wanted.get(&node.name) {
+            Some(address) => Some(*address),
+            None => {
+                Some(free.next().ok_or("spec.cloud.egress: no public address is left in 203.0.113.0/24")?)
+            }
+        };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::NatGateway;
+
+    #[test]
+    fn the_default_cloud_has_one_gateway_for_all() {
+        let plan = plan(&Cloud::default(), &Internet::default(), 3).unwrap();
+        assert_eq!(plan.gateway, Ipv4Addr::new(172, 18, 0, 1));
+        assert_eq!(plan.control_plane, Ipv4Addr::new(172, 18, 0, 2));
+        let addresses: Vec<_> = plan.nodes.iter().map(|n| n.address.to_string()).collect();
+        assert_eq!(addresses, ["172.18.0.11", "172.18.0.12", "172.18.0.13"]);
+        assert_eq!(plan.source_nat.len(), 1);
+        assert_eq!(plan.source_nat[0].nodes.len(), 3);
+        assert!(!plan.source_nat[0].inbound);
+    }
+
+    #[test]
+    fn one_to_one_gives_each_node_an_address_of_its_own() {
+        let addresses = BTreeMap::from([("node-2".to_owned(), Ipv4Addr::new(203, 0, 113, 11))]);
+        let cloud = Cloud { egress: Egress::OneToOne { addresses }, ..Cloud::default() };
+        let plan = plan(&cloud, &Internet::default(), 3).unwrap();
+        let public: Vec<_> = plan.nodes.iter().map(|n| n.public.unwrap().to_string()).collect();
+        assert_eq!(public, ["203.0.113.12", "203.0.113.11", "203.0.113.13"]);
+        assert!(plan.source_nat.iter().all(|nat| nat.inbound && nat.nodes.len() == 1));
+    }
+
+    #[test]
+    fn a_gateway_for_a_node_that_is_not_there_is_refused() {
+        let gateways =
+            vec![NatGateway { nodes: vec!["node-9".into()], addresses: vec![Ipv4Addr::new(203, 0, 113, 5)] }];
+        let cloud = Cloud { egress: Egress::NatGateway { gateways }, ..Cloud::default() };
+        let error = plan(&cloud, &Internet::default(), 3).unwrap_err();
+        assert_eq!(error, "spec.cloud.egress.gateways[0].nodes: there is no node \"node-9\"");
+    }
+}

@@ -1,0 +1,185 @@
+//! `seaway lab`: its command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use ipnet::Ipv4Net;
+
+use crate::state::Backend;
+use crate::supervisor::Request;
+use crate::{down, exec, gateway, internet, node, status, supervisor, up};
+
+/// `seaway lab`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  seaway lab up                                  three nodes, the cloud around them and a small internet
+  seaway lab up --nodes 5 -f examples/           five nodes, and the manifests of a folder applied
+  export KUBECONFIG=$(seaway lab kubeconfig)     kubectl works against the lab
+  seaway lab exec default/client -- curl -s http://serve-svc
+  seaway lab exec node/node-1 -- conntrack -L
+  seaway lab exec internet/google.com -- tcpdump -ni eth0
+  seaway lab down
+
+Exit codes: 0 done; 1 failed, with the reason on standard error; 2 wrong usage; `exec` ends with its program's own.")]
+pub struct LabArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start a lab; one of the same name is replaced
+    Up(up::UpArgs),
+    /// End a lab and remove all that it left
+    Down(NameArgs),
+    /// Show nodes, pods, the cloud and the processes of a lab
+    Status(StatusArgs),
+    /// Run a program in a pod, on a node, on a host of the internet or on the gateway
+    Exec(ExecArgs),
+    /// Print the path of the kubeconfig
+    Kubeconfig(NameArgs),
+    /// Stop or start a node
+    Node(NodeArgs),
+    /// List the labs of this machine
+    List,
+    /// The lab's first process
+    #[command(hide = true)]
+    Supervisor,
+    /// A node's main process
+    #[command(hide = true, name = "node-main")]
+    NodeMain(node::NodeArgs),
+    /// A host of the internet
+    #[command(hide = true)]
+    InternetHost(ConfigArgs),
+    /// The cloud's router
+    #[command(hide = true)]
+    Gateway(ConfigArgs),
+}
+
+/// Which lab.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct NameArgs {
+    /// The lab's name
+    #[arg(long, default_value = "default", env = "SEAWAY_LAB")]
+    pub(crate) name: String,
+}
+
+#[derive(Args, Debug)]
+struct StatusArgs {
+    #[command(flatten)]
+    lab: NameArgs,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Tables.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+#[derive(Args, Debug)]
+struct ExecArgs {
+    #[command(flatten)]
+    lab: NameArgs,
+    /// Where: a pod NAMESPACE/NAME, node/NAME, internet/HOST, gateway or control-plane
+    target: String,
+    /// The container, where a pod has more than one
+    #[arg(short, long)]
+    container: Option<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct NodeArgs {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum NodeCommand {
+    /// End a node at once, as a power cut would
+    Stop(NodeName),
+    /// Start a node that is stopped
+    Start(NodeName),
+}
+
+#[derive(Args, Debug)]
+struct NodeName {
+    /// The node's name
+    node: String,
+    #[command(flatten)]
+    lab: NameArgs,
+}
+
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// What to be, as JSON
+    #[arg(long)]
+    config: String,
+}
+
+/// The networks of a lab that the command line can set.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct NetworkArgs {
+    /// The pods' network; each node gets a /24 of it
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub(crate) pod_cidr: Ipv4Net,
+    /// The Services' network
+    #[arg(long, default_value = "10.96.0.0/12", value_name = "CIDR")]
+    pub(crate) service_cidr: Ipv4Net,
+    /// How packets get from node to node
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) backend: Backend,
+    /// A lab file, Kubernetes manifests, or a folder of them; may be repeated
+    #[arg(short, long = "file", value_name = "FILE|DIR")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What could not be done and why, for standard error.
+pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Up(args) => up::run(&args)?,
+        Command::Down(args) => down::run(&args.name)?,
+        Command::Status(args) => return status::run(&args.lab.name, args.output),
+        Command::Exec(args) => {
+            return exec::run(&args.lab.name, &args.target, args.container.as_deref(), args.command);
+        }
+        Command::Kubeconfig(args) => {
+            let (paths, _) = crate::state::LabState::running(&args.name)?;
+            println!("{}", paths.admin_kubeconfig().display());
+        }
+        Command::Node(args) => {
+            let (lab, request) = match args.command {
+                NodeCommand::Stop(name) => (name.lab, Request::StopNode(name.node)),
+                NodeCommand::Start(name) => (name.lab, Request::StartNode(name.node)),
+            };
+            let (paths, _) = crate::state::LabState::running(&lab.name)?;
+            supervisor::ask(&paths.control_socket(), &request)?;
+        }
+        Command::List => status::list(),
+        Command::Supervisor => supervisor::run()?,
+        Command::NodeMain(args) => node::run(&args)?,
+        Command::InternetHost(args) => {
+            let config = serde_json::from_str(&args.config)?;
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(internet::serve(config))?;
+        }
+        Command::Gateway(args) => gateway::run(&serde_json::from_str(&args.config)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,313 @@
+//! The lab file: what a lab's cloud and internet look like.
+//!
+//! A lab file is YAML with `kind: Lab`; it may stand among Kubernetes manifests, in the same file or folder. All that it
+//! leaves out has a default, so the empty lab file is the lab that `seaway lab up` makes without one.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// The `apiVersion` of a lab file.
+pub(crate) const API_VERSION: &str = "lab.seaway.dev/v1alpha1";
+/// The `kind` of a lab file.
+pub(crate) const KIND: &str = "Lab";
+
+/// A lab file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct LabFile {
+    /// `lab.seaway.dev/v1alpha1`.
+    pub(crate) api_version: String,
+    /// `Lab`.
+    pub(crate) kind: String,
+    /// Only `name` is used, as the default of `--name`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// The lab itself.
+    #[serde(default)]
+    pub(crate) spec: LabSpec,
+}
+
+/// What a lab consists of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct LabSpec {
+    /// How many nodes; `--nodes` overrides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nodes: Option<u16>,
+    /// The network that the nodes are on, and its way out.
+    pub(crate) cloud: Cloud,
+    /// What is outside.
+    pub(crate) internet: Internet,
+}
+
+/// The cloud network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct Cloud {
+    /// The nodes' network. The first address is the gateway's, the second the control plane's, nodes begin at the eleventh.
+    pub(crate) network: Ipv4Net,
+    /// The largest packet on the nodes' links, in bytes.
+    pub(crate) mtu: u32,
+    /// How the nodes get out.
+    pub(crate) egress: Egress,
+}
+
+impl Default for Cloud {
+    fn default() -> Self {
+        Self {
+            network: Ipv4Net::new_assert(Ipv4Addr::new(172, 18, 0, 0), 16),
+            mtu: 1500,
+            egress: Egress::default(),
+        }
+    }
+}
+
+/// How nodes get out of the cloud network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "type", rename_all = "kebab-case")]
+pub(crate) enum Egress {
+    /// NAT gateways with public addresses, each for some of the nodes.
+    NatGateway {
+        /// The gateways. Nodes that none of them lists have no way out.
+        gateways: Vec<NatGateway>,
+    },
+    /// Each node has a public address of its own.
+    OneToOne {
+        /// Node name to public address; nodes that are not listed get the next free ones.
+        #[serde(default)]
+        addresses: BTreeMap<String, Ipv4Addr>,
+    },
+}
+
+/// A NAT gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NatGateway {
+    /// The nodes that use it; all of them where empty.
+    #[serde(default)]
+    pub(crate) nodes: Vec<String>,
+    /// The public addresses that the outside sees; each new connection gets one of them.
+    pub(crate) addresses: Vec<Ipv4Addr>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self::NatGateway {
+            gateways: vec![NatGateway { nodes: vec![], addresses: vec![Ipv4Addr::new(203, 0, 113, 10)] }],
+        }
+    }
+}
+
+/// What is outside the cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct Internet {
+    /// The address of the internet's resolver, which nodes use.
+    pub(crate) resolver: Ipv4Addr,
+    /// Names that stand for other names.
+    pub(crate) aliases: BTreeMap<String, String>,
+    /// The hosts.
+    pub(crate) hosts: Vec<Host>,
+}
+
+/// A host of the internet: a network namespace with its own process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Host {
+    /// Its name, which the resolver answers with `addresses`.
+    pub(crate) name: String,
+    /// Its addresses, out of 192.0.2.0/24, 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737).
+    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// Sources that its web server serves; everyone where absent, 403 to all others where present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow: Option<Vec<Ipv4Net>>,
+    /// Whether the resolver has PTR records for the addresses.
+    #[serde(default = "yes")]
+    pub(crate) ptr: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Default for Internet {
+    fn default() -> Self {
+        let host = |name: &str, addresses: &[[u8; 4]]| Host {
+            name: name.into(),
+            addresses: addresses.iter().map(|a| Ipv4Addr::from(*a)).collect(),
+            allow: None,
+            ptr: true,
+        };
+        Self {
+            resolver: Ipv4Addr::new(192, 0, 2, 53),
+            aliases: BTreeMap::from([("www.baidu.com".into(), "www.a.shifen.com".into())]),
+            hosts: vec![
+                host("google.com", &[[198, 51, 100, 10]]),
+                Host { ptr: false, ..host("www.a.shifen.com", &[[198, 51, 100, 75], [198, 51, 100, 76]]) },
+                host("sls.doc.dc.wiki.tbchip.com", &[[198, 51, 100, 101]]),
+                Host {
+                    allow: Some(vec![Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 10), 32)]),
+                    ..host("partner.example", &[[198, 51, 100, 40]])
+                },
+            ],
+        }
+    }
+}
+
+/// A lab file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {field}: {problem}")]
+pub(crate) struct LabFileError {
+    /// The file it was read from.
+    pub(crate) file: String,
+    /// The path of the field at fault.
+    pub(crate) field: String,
+    /// What is wrong with it and what to do.
+    pub(crate) problem: String,
+}
+
+/// The networks that the lab's internet is made of (RFC 5737).
+pub(crate) fn documentation_networks() -> [Ipv4Net; 3] {
+    [[192, 0, 2, 0], [198, 51, 100, 0], [203, 0, 113, 0]].map(|a| Ipv4Net::new_assert(Ipv4Addr::from(a), 24))
+}
+
+/// Reads one YAML document that has `kind: Lab`.
+///
+/// # Errors
+/// The file, the field at fault (or line and column, where the YAML itself is), and what is accepted.
+pub(crate) fn parse(file: &str, text: &str) -> Result<LabFile, LabFileError> {
+    let fail =
+        |field: &str, problem: String| LabFileError { file: file.into(), field: field.into(), problem };
+    let lab: LabFile = serde_saphyr::from_str(text).map_err(|e| fail("lab file", e.to_string()))?;
+    if lab.api_version != API_VERSION {
+        return Err(fail(
+            "apiVersion",
+            format!("is {:?}; this seaway reads {API_VERSION:?}", lab.api_version),
+        ));
+    }
+    check(&lab.spec).map_err(|(field, problem)| fail(&field, problem))?;
+    Ok(lab)
+}
+
+/// What is wrong with a specification: the field and why.
+fn check(spec: &LabSpec) -> Result<(), (String, String)> {
+    if spec.nodes.is_some_and(|n| n == 0 || n > crate::addresses::MAX_NODES) {
+        return Err((
+            "spec.nodes".into(),
+            format!("{} is not between 1 and {}", spec.nodes.unwrap_or(0), crate::addresses::MAX_NODES),
+        ));
+    }
+    if spec.cloud.network.prefix_len() > 24 {
+        return Err((
+            "spec.cloud.network".into(),
+            format!(
+                "{} is too small for a gateway, a control plane and nodes; use a /24 or larger",
+                spec.cloud.network
+            ),
+        ));
+    }
+    if !(576..=9000).contains(&spec.cloud.mtu) {
+        return Err(("spec.cloud.mtu".into(), format!("{} is not between 576 and 9000", spec.cloud.mtu)));
+    }
+    check_egress(&spec.cloud.egress)?;
+    let mut seen = BTreeMap::from([(spec.internet.resolver, "the resolver".to_owned())]);
+    for (i, host) in spec.internet.hosts.iter().enumerate() {
+        let field = format!("spec.internet.hosts[{i}]");
+        if host.name.is_empty() || host.name.len() > 253 {
+            return Err((format!("{field}.name"), "must be a domain name".into()));
+        }
+        if host.addresses.is_empty() {
+            return Err((format!("{field}.addresses"), "at least one address is needed".into()));
+        }
+        for address in &host.addresses {
+            public(&format!("{field}.addresses"), *address)?;
+            if let Some(other) = seen.insert(*address, host.name.clone()) {
+                return Err((
+                    format!("{field}.addresses"),
+                    format!("{address} is also the address of {other}"),
+                ));
+            }
+        }
+    }
+    public("spec.internet.resolver", spec.internet.resolver)
+}
+
+fn check_egress(egress: &Egress) -> Result<(), (String, String)> {
+    match egress {
+        Egress::NatGateway { gateways } => {
+            for (i, gateway) in gateways.iter().enumerate() {
+                let field = format!("spec.cloud.egress.gateways[{i}].addresses");
+                if gateway.addresses.is_empty() {
+                    return Err((field, "at least one public address is needed".into()));
+                }
+                for address in &gateway.addresses {
+                    public(&field, *address)?;
+                }
+            }
+        }
+        Egress::OneToOne { addresses } => {
+            for (node, address) in addresses {
+                public(&format!("spec.cloud.egress.addresses.{node}"), *address)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn public(field: &str, address: Ipv4Addr) -> Result<(), (String, String)> {
+    if documentation_networks().iter().any(|net| net.contains(&address)) {
+        return Ok(());
+    }
+    Err((
+        field.into(),
+        format!("{address} is not in 192.0.2.0/24, 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737)"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_lab_file_is_the_default_lab() {
+        let lab = parse("lab.yaml", "apiVersion: lab.seaway.dev/v1alpha1\nkind: Lab\n").unwrap();
+        assert_eq!(lab.spec, LabSpec::default());
+        check(&lab.spec).unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let head = "apiVersion: lab.seaway.dev/v1alpha1\nkind: Lab\nspec:\n";
+        for (body, field) in [
+            ("  nodes: 0\n", "spec.nodes"),
+            ("  cloud: {mtu: 100}\n", "spec.cloud.mtu"),
+            ("  cloud: {network: 10.0.0.0/28}\n", "spec.cloud.network"),
+            (
+                "  cloud: {egress: {type: nat-gateway, gateways: [{addresses: [8.8.8.8]}]}}\n",
+                "spec.cloud.egress.gateways[0].addresses",
+            ),
+            (
+                "  internet: {hosts: [{name: a, addresses: [192.0.2.1]}, {name: b, addresses: [192.0.2.1]}]}\n",
+                "spec.internet.hosts[1].addresses",
+            ),
+            ("  nod: 3\n", "lab file"),
+        ] {
+            let error = parse("lab.yaml", &format!("{head}{body}")).unwrap_err();
+            assert_eq!(error.field, field, "{error}");
+        }
+    }
+
+    #[test]
+    fn both_kinds_of_egress_are_read() {
+        let head = "apiVersion: lab.seaway.dev/v1alpha1\nkind: Lab\nspec:\n  cloud:\n    egress:\n";
+        let one = parse("f", &format!("{head}      type: one-to-one\n")).unwrap();
+        assert_eq!(one.spec.cloud.egress, Egress::OneToOne { addresses: BTreeMap::new() });
+        let nat = "      type: nat-gateway\n      gateways: [{nodes: [node-1], addresses: [203.0.113.7]}]\n";
+        let nat = parse("f", &format!("{head}{nat}")).unwrap();
+        let Egress::NatGateway { gateways } = nat.spec.cloud.egress else { panic!("not a NAT gateway") };
+        assert_eq!(gateways[0].nodes, ["node-1"]);
+    }
+}

@@ -1,0 +1,209 @@
+//! `seaway lab status`: nodes, pods, the cloud and the processes of a lab.
+
+use std::process::ExitCode;
+
+use comfy_table::{Table, presets};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use seaway_net::sandbox;
+use serde::Serialize;
+
+use crate::addresses::CloudPlan;
+use crate::boxes;
+use crate::command::Output;
+use crate::paths::{self, Paths};
+use crate::ready;
+use crate::state::LabState;
+
+/// What `-o json` prints.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    name: String,
+    kubeconfig: String,
+    api_server: String,
+    nodes: Vec<NodeStatus>,
+    pods: Vec<PodStatus>,
+    cloud: CloudPlan,
+    internet: Vec<HostStatus>,
+    processes: Vec<ProcessStatus>,
+    /// Why nodes and pods are missing, where the API server does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeStatus {
+    name: String,
+    ready: bool,
+    address: String,
+    public_addresses: Vec<String>,
+    pod_cidr: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PodStatus {
+    namespace: String,
+    name: String,
+    phase: String,
+    ready: bool,
+    address: String,
+    node: String,
+}
+
+#[derive(Debug, Serialize)]
+struct HostStatus {
+    name: String,
+    addresses: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProcessStatus {
+    /// On the host.
+    pid: i32,
+    /// What it is, as `seaway lab exec` calls it.
+    what: String,
+}
+
+/// Shows the lab `name`; exit code 1 where its API server does not answer.
+pub(crate) fn run(name: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let (paths, state) = LabState::running(name)?;
+    let status = collect(&paths, &state)?;
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Output::Text => print(&status),
+    }
+    Ok(if status.error.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Lists the labs of this machine.
+pub(crate) fn list() {
+    for name in paths::names() {
+        let state = if LabState::running(&name).is_ok() { "up" } else { "down (left over)" };
+        println!("{name:<24} {state}");
+    }
+}
+
+fn collect(paths: &Paths, state: &LabState) -> anyhow::Result<Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listed = runtime.block_on(async {
+        let wait = list_objects(paths, state);
+        tokio::time::timeout(std::time::Duration::from_secs(5), wait)
+            .await
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the API server does not answer")))
+    });
+    let (nodes, pods, error) = match listed {
+        Ok((nodes, pods)) => (nodes, pods, None),
+        Err(error) => (vec![], vec![], Some(format!("{error:#}"))),
+    };
+    let host = |(name, addresses): (String, Vec<std::net::Ipv4Addr>)| HostStatus {
+        name,
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+    };
+    Ok(Status {
+        name: state.design.name.clone(),
+        kubeconfig: paths.admin_kubeconfig().display().to_string(),
+        api_server: format!("https://127.0.0.1:{}", state.port),
+        nodes,
+        pods,
+        cloud: state.design.cloud.clone(),
+        internet: boxes::internet_addresses(&state.design).into_iter().map(host).collect(),
+        processes: processes(state)?,
+        error,
+    })
+}
+
+fn processes(state: &LabState) -> anyhow::Result<Vec<ProcessStatus>> {
+    let mut processes = vec![ProcessStatus { pid: state.init.pid, what: "init".into() }];
+    for sandbox in sandbox::find_sandboxes(state.init.pid)? {
+        processes.push(ProcessStatus { pid: sandbox.shim_pid, what: format!("shim of {}", sandbox.label) });
+        processes.push(ProcessStatus { pid: sandbox.pid, what: sandbox.label });
+    }
+    for pid in sandbox::children(state.init.pid)? {
+        if !processes.iter().any(|process| process.pid == pid) {
+            processes.push(ProcessStatus { pid, what: "supervisor".into() });
+        }
+    }
+    Ok(processes)
+}
+
+async fn list_objects(paths: &Paths, state: &LabState) -> anyhow::Result<(Vec<NodeStatus>, Vec<PodStatus>)> {
+    let client = ready::connect(&paths.admin_kubeconfig()).await?;
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
+    let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?;
+    let nodes = nodes.iter().map(|node| node_status(node, &state.design.cloud)).collect();
+    Ok((nodes, pods.iter().map(pod_status).collect()))
+}
+
+fn node_status(node: &Node, cloud: &CloudPlan) -> NodeStatus {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let address =
+        cloud.nodes.iter().find(|planned| planned.name == node.name_any()).map(|planned| planned.address);
+    let public = cloud
+        .source_nat
+        .iter()
+        .filter(|nat| address.is_some_and(|address| nat.nodes.contains(&address)))
+        .flat_map(|nat| &nat.addresses);
+    NodeStatus {
+        name: node.name_any(),
+        ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        address: address.map(|address| address.to_string()).unwrap_or_default(),
+        public_addresses: public.map(ToString::to_string).collect(),
+        pod_cidr: node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).unwrap_or_default(),
+    }
+}
+
+fn pod_status(pod: &Pod) -> PodStatus {
+    let status = pod.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    PodStatus {
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        phase: status.phase.unwrap_or_default(),
+        ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        address: status.pod_ip.unwrap_or_default(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+    }
+}
+
+fn print(status: &Status) {
+    println!("lab {}   API server {}   KUBECONFIG={}", status.name, status.api_server, status.kubeconfig);
+    if let Some(error) = &status.error {
+        println!("the API server does not answer: {error}");
+    }
+    let yes = |ready: bool| if ready { "yes" } else { "no" }.to_owned();
+    let nodes = status.nodes.iter().map(|node| {
+        vec![
+            node.name.clone(),
+            yes(node.ready),
+            node.address.clone(),
+            node.public_addresses.join(","),
+            node.pod_cidr.clone(),
+        ]
+    });
+    table(&["NODE", "READY", "ADDRESS", "SEEN OUTSIDE AS", "PODS"], nodes);
+    let pods = status.pods.iter().map(|pod| {
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        vec![name, yes(pod.ready), pod.phase.clone(), pod.address.clone(), pod.node.clone()]
+    });
+    table(&["POD", "READY", "PHASE", "ADDRESS", "NODE"], pods);
+    table(
+        &["INTERNET HOST", "ADDRESSES"],
+        status.internet.iter().map(|host| vec![host.name.clone(), host.addresses.join(",")]),
+    );
+    let programs = status.processes.iter().filter(|process| !process.what.starts_with("shim of "));
+    table(&["PID", "PROCESS"], programs.map(|process| vec![process.pid.to_string(), process.what.clone()]));
+}
+
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.to_vec()).add_rows(rows);
+    println!();
+    for line in table.lines() {
+        println!("{}", line.trim());
+    }
+}

@@ -1,0 +1,137 @@
+//! The lab's network: two switches, and the namespaces on them.
+//!
+//! The supervisor's own network namespace has the switches and nothing else. A box's namespace is bound to a file that only the
+//! supervisor's mount namespace shows, so that it outlives the box's process and dies with the lab.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use ipnet::{IpNet, Ipv4Net};
+use seaway_net::netns::NetNs;
+use seaway_net::rtnl::{Route, Rtnl, Scope};
+
+/// A switch of the lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// What the nodes, the control plane and the gateway are on.
+    Cloud,
+    /// What the internet's hosts and the gateway are on.
+    Internet,
+}
+
+impl Switch {
+    const ALL: [Self; 2] = [Self::Cloud, Self::Internet];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Internet => "internet",
+        }
+    }
+}
+
+/// An interface of a box and where it is plugged in.
+pub(super) struct Attachment {
+    pub(super) switch: Switch,
+    /// The switch's end of the cable; at most 15 bytes.
+    pub(super) port: String,
+    /// The box's end.
+    pub(super) interface: &'static str,
+    /// Addresses with their prefix lengths.
+    pub(super) addresses: Vec<(Ipv4Addr, u8)>,
+}
+
+/// The switches, and where namespaces are bound.
+#[derive(Clone, Debug)]
+pub(super) struct Fabric {
+    folder: PathBuf,
+    mtu: u32,
+}
+
+impl Fabric {
+    /// Makes the switches in the calling process's network namespace.
+    pub(super) fn build(folder: &Path, mtu: u32) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut rtnl = Rtnl::open()?;
+        for switch in Switch::ALL {
+            rtnl.add_bridge(switch.name())?;
+            let bridge = rtnl.link_by_name(switch.name())?.context("the switch is gone")?;
+            rtnl.set_mtu(bridge.index, mtu)?;
+            rtnl.set_up(bridge.index)?;
+        }
+        Ok(Self { folder: folder.to_owned(), mtu })
+    }
+
+    /// Where the namespace of the box `name` is bound.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Makes a namespace for the box `name`, with interfaces on the switches.
+    pub(super) fn attach(&self, name: &str, attachments: &[Attachment]) -> anyhow::Result<NetNs> {
+        let netns = NetNs::new().with_context(|| format!("{name}: cannot make a network namespace"))?;
+        let mut rtnl = Rtnl::open()?;
+        for attachment in attachments {
+            self.plug(&mut rtnl, &netns, attachment)
+                .with_context(|| format!("{name}: {}", attachment.interface))?;
+        }
+        netns
+            .bind_at(self.path(name))
+            .with_context(|| format!("cannot bind {}", self.path(name).display()))?;
+        Ok(netns)
+    }
+
+    fn plug(&self, rtnl: &mut Rtnl, netns: &NetNs, attachment: &Attachment) -> anyhow::Result<()> {
+        rtnl.add_veth(&attachment.port, attachment.interface, Some(netns), Some(self.mtu))?;
+        let port = rtnl.link_by_name(&attachment.port)?.context("the cable is gone")?;
+        let switch = rtnl.link_by_name(attachment.switch.name())?.context("the switch is gone")?;
+        rtnl.set_master(port.index, Some(switch.index))?;
+        rtnl.set_up(port.index)?;
+        netns.run(|| -> anyhow::Result<()> {
+            let mut inside = Rtnl::open()?;
+            let link = inside.link_by_name(attachment.interface)?.context("the interface is gone")?;
+            for (address, length) in &attachment.addresses {
+                inside.add_address(link.index, IpNet::new(IpAddr::V4(*address), *length)?)?;
+            }
+            inside.set_up(link.index)?;
+            Ok(())
+        })?
+    }
+
+    /// Adds a route through `gateway`, for everything where `network` is `None`.
+    pub(super) fn route(
+        &self,
+        netns: &NetNs,
+        network: Option<Ipv4Net>,
+        gateway: Ipv4Addr,
+    ) -> anyhow::Result<()> {
+        let network = network.unwrap_or_default();
+        netns.run(|| -> anyhow::Result<()> {
+            let route = Route { via: Some(IpAddr::V4(gateway)), ..Route::to(IpNet::V4(network)) };
+            Ok(Rtnl::open()?.replace_route(&route)?)
+        })?
+    }
+
+    /// Adds a route for a network whose hosts are all on the interface's switch.
+    pub(super) fn route_on_link(
+        &self,
+        netns: &NetNs,
+        network: Ipv4Net,
+        interface: &str,
+    ) -> anyhow::Result<()> {
+        netns.run(|| -> anyhow::Result<()> {
+            let mut rtnl = Rtnl::open()?;
+            let link = rtnl.link_by_name(interface)?.with_context(|| format!("{interface} is gone"))?;
+            let route = Route { dev: Some(link.index), scope: Scope::Link, ..Route::to(IpNet::V4(network)) };
+            Ok(rtnl.replace_route(&route)?)
+        })?
+    }
+
+    /// Lets a namespace go; its links go with it, when nothing runs in it any more.
+    pub(super) fn detach(&self, name: &str) {
+        if let Err(error) = NetNs::unbind(self.path(name)) {
+            tracing::warn!(name, %error, "namespace not let go");
+        }
+    }
+}

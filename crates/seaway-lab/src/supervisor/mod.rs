@@ -1,0 +1,250 @@
+//! The lab's supervisor: the first process of the lab's PID namespace.
+//!
+//! It lives in the network namespace with the two switches, builds what hangs on them, starts every box and starts again those
+//! that end, except nodes: a node that died stays dead until `seaway lab node start`, as a machine would.
+
+mod control;
+mod fabric;
+mod unit;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use seaway_net::netns::NetNs;
+use serde::{Deserialize, Serialize};
+
+use crate::boxes::{Boxes, NodeFiles, RESOLVER};
+use crate::file::Host;
+use crate::paths::Paths;
+use crate::state::Design;
+use fabric::{Attachment, Fabric, Switch};
+use unit::{Restart, Unit};
+
+pub(crate) use control::{Request, ask};
+
+/// What the supervisor is told on its standard input, as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) design: Design,
+    /// The socket that listens on the host's loopback.
+    pub(crate) listener: i32,
+    pub(crate) controllers_kubeconfig: String,
+    /// By node.
+    pub(crate) node_files: BTreeMap<String, NodeFiles>,
+}
+
+/// What the supervisor says while it starts, a line of JSON each.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Progress {
+    /// A part is there.
+    Done(String),
+    /// All processes are started.
+    Started,
+    /// The lab cannot be built.
+    Failed(String),
+}
+
+/// Runs the lab until it is killed.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let task: Task = serde_json::from_reader(std::io::stdin()).context("the supervisor's task")?;
+    let paths = Paths::new(&task.design.name)?;
+    let lab = match Lab::start(task, paths) {
+        Ok(lab) => lab,
+        Err(error) => {
+            say(&Progress::Failed(format!("{error:#}")));
+            return Err(error);
+        }
+    };
+    let socket = control::listen(&lab.paths.control_socket())?;
+    say(&Progress::Started);
+    control::serve(&socket, &lab);
+    Ok(())
+}
+
+/// Tells `lab up`, which may have gone away by now.
+fn say(progress: &Progress) {
+    if let Ok(line) = serde_json::to_string(progress) {
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+}
+
+/// A lab that runs.
+struct Lab {
+    task: Task,
+    paths: Paths,
+    root_dir: PathBuf,
+    fabric: Fabric,
+    /// By node; a node that is not here is stopped.
+    nodes: parking_lot::Mutex<BTreeMap<String, Arc<Unit>>>,
+}
+
+impl Lab {
+    fn start(task: Task, paths: Paths) -> anyhow::Result<Arc<Self>> {
+        let root_dir = paths.run.join("root");
+        std::fs::create_dir_all(&root_dir)?;
+        std::fs::create_dir_all(paths.run.join("logs"))?;
+        let fabric = Fabric::build(&paths.run.join("netns"), task.design.cloud.mtu)?;
+        say(&Progress::Done("network".into()));
+        let lab = Arc::new(Self { task, paths, root_dir, fabric, nodes: Default::default() });
+        lab.start_control_plane()?;
+        say(&Progress::Done("control plane".into()));
+        std::thread::scope(|scope| {
+            let nodes: Vec<_> = lab
+                .task
+                .design
+                .cloud
+                .nodes
+                .iter()
+                .map(|node| scope.spawn(|| lab.start_node(&node.name)))
+                .collect();
+            let outside = scope.spawn(|| lab.start_gateway().and_then(|()| lab.start_internet()));
+            nodes.into_iter().chain([outside]).try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the supervisor panicked")))
+            })
+        })?;
+        say(&Progress::Done("nodes".into()));
+        Ok(lab)
+    }
+
+    fn boxes(&self) -> Boxes<'_> {
+        Boxes { design: &self.task.design, paths: &self.paths, root_dir: self.root_dir.clone() }
+    }
+
+    fn log(&self, name: &str) -> anyhow::Result<File> {
+        let path = self.paths.run.join("logs").join(format!("{name}.log"));
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))
+    }
+
+    fn start_control_plane(&self) -> anyhow::Result<()> {
+        let cloud = &self.task.design.cloud;
+        let netns = self.fabric.attach(
+            "control-plane",
+            &[Attachment {
+                switch: Switch::Cloud,
+                port: "control-plane".into(),
+                interface: "eth0",
+                addresses: vec![(cloud.control_plane, cloud.network.prefix_len())],
+            }],
+        )?;
+        self.fabric.route(&netns, None, cloud.gateway)?;
+        let path = self.fabric.path("control-plane");
+        let apiserver = self.boxes().apiserver(&path, self.task.listener);
+        Unit::start(apiserver.spec, self.log(&apiserver.log)?, Restart::Always)?;
+        let controllers = self.boxes().controllers(&path, self.task.controllers_kubeconfig.clone());
+        Unit::start(controllers.spec, self.log(&controllers.log)?, Restart::Always)?;
+        Ok(())
+    }
+
+    fn start_gateway(&self) -> anyhow::Result<()> {
+        let cloud = &self.task.design.cloud;
+        let public = cloud.source_nat.iter().flat_map(|nat| &nat.addresses).map(|address| (*address, 32));
+        self.fabric.attach(
+            "gateway",
+            &[
+                Attachment {
+                    switch: Switch::Cloud,
+                    port: "gateway".into(),
+                    interface: "eth0",
+                    addresses: vec![(cloud.gateway, cloud.network.prefix_len())],
+                },
+                Attachment {
+                    switch: Switch::Internet,
+                    port: "gateway-inet".into(),
+                    interface: "eth1",
+                    addresses: std::iter::once((cloud.gateway_public, 24)).chain(public).collect(),
+                },
+            ],
+        )?;
+        self.reach_the_internet("gateway", "eth1")?;
+        let gateway = self.boxes().gateway(&self.fabric.path("gateway"))?;
+        Unit::start(gateway.spec, self.log(&gateway.log)?, Restart::Always)?;
+        Ok(())
+    }
+
+    fn start_internet(&self) -> anyhow::Result<()> {
+        let internet = &self.task.design.internet;
+        let resolver = Host { name: RESOLVER.into(), addresses: vec![internet.resolver], ..Host::default() };
+        for (n, host) in std::iter::once(&resolver).chain(&internet.hosts).enumerate() {
+            self.attach_host(n, host)?;
+            let path = self.fabric.path(&host.name);
+            let started = if n == 0 {
+                self.boxes().resolver(&path)?
+            } else {
+                self.boxes().internet_host(host, &path)?
+            };
+            Unit::start(started.spec, self.log(&started.log)?, Restart::Always)?;
+        }
+        say(&Progress::Done("internet".into()));
+        Ok(())
+    }
+
+    fn attach_host(&self, n: usize, host: &Host) -> anyhow::Result<()> {
+        let port = format!("host-{n}");
+        let addresses = host.addresses.iter().map(|address| (*address, 32)).collect();
+        self.fabric.attach(
+            &host.name,
+            &[Attachment { switch: Switch::Internet, port, interface: "eth0", addresses }],
+        )?;
+        self.reach_the_internet(&host.name, "eth0")
+    }
+
+    /// All of the internet is on one switch.
+    fn reach_the_internet(&self, name: &str, interface: &str) -> anyhow::Result<()> {
+        let netns = NetNs::open(self.fabric.path(name))?;
+        for network in crate::file::documentation_networks() {
+            self.fabric.route_on_link(&netns, network, interface)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// There is no such node, it runs already, or what could not be made.
+    fn start_node(&self, name: &str) -> anyhow::Result<()> {
+        let cloud = &self.task.design.cloud;
+        let node = cloud
+            .nodes
+            .iter()
+            .find(|node| node.name == name)
+            .with_context(|| format!("there is no node {name:?}"))?;
+        if self.nodes.lock().get(name).is_some_and(|unit| unit.is_alive()) {
+            anyhow::bail!("node {name} runs already");
+        }
+        self.fabric.detach(name);
+        std::fs::create_dir_all(self.paths.node_disk(name))?;
+        let netns = self.fabric.attach(
+            name,
+            &[Attachment {
+                switch: Switch::Cloud,
+                port: name.into(),
+                interface: "eth0",
+                addresses: vec![(node.address, cloud.network.prefix_len())],
+            }],
+        )?;
+        self.fabric.route(&netns, None, cloud.gateway)?;
+        let files = self.task.node_files.get(name).cloned().unwrap_or_default();
+        let made = self.boxes().node(node, &self.fabric.path(name), &files);
+        let unit = Unit::start(made.spec, self.log(&made.log)?, Restart::Never)?;
+        let (fabric, gone) = (self.fabric.clone(), name.to_owned());
+        // Its links go with the machine: the others see it dead, not deaf.
+        unit.when_gone(move || fabric.detach(&gone));
+        self.nodes.lock().insert(name.to_owned(), unit);
+        Ok(())
+    }
+
+    /// Ends a node as a power cut would.
+    fn stop_node(&self, name: &str) -> anyhow::Result<()> {
+        let unit = self.nodes.lock().remove(name).filter(|unit| unit.is_alive());
+        unit.with_context(|| format!("node {name} does not run"))?.kill()
+    }
+}

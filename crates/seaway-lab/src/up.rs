@@ -1,0 +1,270 @@
+//! `seaway lab up`: decides what the lab is, starts its supervisor, and waits until it works.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use seaway_apiserver::pki::Pki;
+use seaway_net::sandbox::{self, Ns, Spec, Stdio};
+
+use crate::addresses::{self, NodePlan};
+use crate::boxes::{self, NodeFiles};
+use crate::command::{NameArgs, NetworkArgs};
+use crate::file::LabSpec;
+use crate::manifests::{self, Manifests};
+use crate::paths::Paths;
+use crate::progress::Display;
+use crate::state::{Design, LabState, Process};
+use crate::supervisor::{Progress, Task};
+use crate::{down, ready, system};
+
+/// Nodes where neither the command line nor the lab file says.
+const NODES: u16 = 3;
+/// How long the lab may take to work.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `seaway lab up`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    lab: NameArgs,
+    /// How many nodes [default: the lab file's, or 3]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(addresses::MAX_NODES)))]
+    nodes: Option<u16>,
+    #[command(flatten)]
+    network: NetworkArgs,
+}
+
+/// Starts the lab.
+pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let manifests = manifests::read(&args.network.files)?;
+    let design = design(args, &manifests)?;
+    let paths = Paths::new(&design.name)?;
+    let _lock = down::lock(&paths)?;
+    let mut display = Display::new();
+    if down::remove(&paths)? {
+        display.note(&format!("lab {} was there and is replaced", design.name));
+    }
+    let state = match start(&design, &paths, &mut display) {
+        Ok(state) => state,
+        Err(error) => {
+            let error = error.context(log_tails(&paths));
+            down::remove(&paths)?;
+            return Err(error);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let wait = settle(&state, &paths, &manifests, &mut display);
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| {
+            Err(anyhow::anyhow!(
+                "not ready after {} s; see `seaway lab status` and the logs in {}",
+                PATIENCE.as_secs(),
+                paths.run.join("logs").display()
+            ))
+        })
+    })?;
+    display.finish(&format!("lab {} is up in {:.1} s", design.name, begun.elapsed().as_secs_f64()));
+    println!("export KUBECONFIG={}", paths.admin_kubeconfig().display());
+    Ok(())
+}
+
+/// Decides what the lab is: the command line over the lab file over the defaults.
+fn design(args: &UpArgs, manifests: &Manifests) -> anyhow::Result<Design> {
+    let spec = manifests.lab.as_ref().map_or_else(LabSpec::default, |lab| lab.spec.clone());
+    let nodes = args.nodes.or(spec.nodes).unwrap_or(NODES);
+    let cloud = addresses::plan(&spec.cloud, &spec.internet, nodes).map_err(anyhow::Error::msg)?;
+    let (pods, services) = (args.network.pod_cidr.trunc(), args.network.service_cidr.trunc());
+    anyhow::ensure!(
+        pods.prefix_len() <= 24 && (1_u32 << (24 - pods.prefix_len())) >= u32::from(nodes),
+        "--pod-cidr {pods}: has no /24 for each of {nodes} nodes"
+    );
+    anyhow::ensure!(services.prefix_len() <= 24, "--service-cidr {services}: use a /24 or larger");
+    let networks =
+        [("--pod-cidr", pods), ("--service-cidr", services), ("the cloud's network", cloud.network)];
+    for (i, (name, network)) in networks.iter().enumerate() {
+        for (other_name, other) in &networks[i + 1..] {
+            anyhow::ensure!(
+                !network.contains(&other.network()) && !other.contains(&network.network()),
+                "{name} {network} and {other_name} {other} overlap"
+            );
+        }
+    }
+    Ok(Design {
+        name: args.lab.name.clone(),
+        pod_cidr: pods,
+        service_cidr: services,
+        backend: args.network.backend,
+        cloud,
+        internet: spec.internet,
+    })
+}
+
+/// Makes files and certificates, and starts the supervisor; returns when it has started everything.
+fn start(design: &Design, paths: &Paths, display: &mut Display) -> anyhow::Result<LabState> {
+    paths.create().with_context(|| format!("cannot make {}", paths.run.display()))?;
+    // Port 0: a free one.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on 127.0.0.1")?;
+    let port = listener.local_addr()?.port();
+    let task = credentials(design, paths, port, listener.as_raw_fd())?;
+
+    let mut spec = Spec::new("supervisor", vec![own_binary()?, "lab".into(), "supervisor".into()]);
+    spec.net = Ns::New;
+    spec.mount = Ns::New;
+    spec.pid = Ns::New;
+    spec.uts = Ns::New;
+    spec.ipc = Ns::New;
+    spec.hostname = Some(format!("lab-{}", design.name));
+    spec.env = boxes::environment();
+    spec.keep_fds = vec![listener.as_raw_fd()];
+    spec.die_with_parent = false;
+    spec.reaper = true;
+    let log = File::options().create(true).append(true).open(paths.log_file())?;
+    let (progress, ours) = std::io::pipe()?;
+    let stdio =
+        Stdio { stdin: Some(with_contents(&task)?), stdout: Some(ours.into()), stderr: Some(log.into()) };
+    let running = sandbox::spawn(&spec, stdio)?;
+    let state = LabState { design: design.clone(), init: Process::of(running.pid())?, port };
+    state.write(paths)?;
+    for line in BufReader::new(progress).lines() {
+        match serde_json::from_str(&line?)? {
+            Progress::Done(what) => display.done(&what),
+            Progress::Started => return Ok(state),
+            Progress::Failed(why) => anyhow::bail!("{why}"),
+        }
+    }
+    anyhow::bail!("the lab's supervisor ended before the lab was built")
+}
+
+/// Certificates and kubeconfigs for all that reach the API server.
+fn credentials(design: &Design, paths: &Paths, port: u16, listener: i32) -> anyhow::Result<Task> {
+    let cloud = &design.cloud;
+    let mut names: Vec<String> =
+        ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(str::to_owned)
+            .into();
+    names.push("kubernetes.default.svc.cluster.local".into());
+    names.extend([cloud.control_plane.to_string(), design.service_address(1).to_string()]);
+    let pki = Pki::ensure(&paths.pki(), &names)?;
+    let admin =
+        pki.kubeconfig(&format!("https://127.0.0.1:{port}"), "kubernetes-admin", &["system:masters"])?;
+    crate::state::replace(&paths.admin_kubeconfig(), admin.as_bytes())?;
+    let inside = format!("https://{}:6443", cloud.control_plane);
+    let controllers_kubeconfig = pki.kubeconfig(&inside, "system:kube-controller-manager", &[])?;
+    let node_files = cloud
+        .nodes
+        .iter()
+        .map(|node| Ok((node.name.clone(), node_files(&pki, &inside, node)?)))
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Task { design: design.clone(), listener, controllers_kubeconfig, node_files })
+}
+
+fn node_files(pki: &Pki, server: &str, node: &NodePlan) -> anyhow::Result<NodeFiles> {
+    let kubelet = pki.kubeconfig(server, &format!("system:node:{}", node.name), &["system:nodes"])?;
+    let agent =
+        pki.kubeconfig(server, &format!("system:seaway-agent:{}", node.name), &["system:seaway-agents"])?;
+    let serving = pki.serving_certificate(std::slice::from_ref(&node.name), &[node.address.into()])?;
+    let file = |name: &str, contents: String| (PathBuf::from("/etc/seaway").join(name), contents);
+    Ok(NodeFiles {
+        files: vec![
+            file("kubelet.kubeconfig", kubelet),
+            file("agent.kubeconfig", agent),
+            file("kubelet.crt", serving.certificate),
+            file("kubelet.key", serving.key),
+            file("ca.crt", pki.ca_certificate().to_owned()),
+        ],
+    })
+}
+
+fn own_binary() -> anyhow::Result<String> {
+    let path = std::env::current_exe().context("cannot find the seaway binary")?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.to_string_lossy()))
+}
+
+/// A file without a name that holds `task`, for the supervisor's standard input: it holds keys.
+fn with_contents(task: &Task) -> anyhow::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create("seaway-lab-task", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(task)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Applies what belongs to the lab and what `-f` named, and waits until nodes and system pods are ready.
+async fn settle(
+    state: &LabState,
+    paths: &Paths,
+    manifests: &Manifests,
+    display: &mut Display,
+) -> anyhow::Result<()> {
+    let client = ready::client(&paths.admin_kubeconfig()).await?;
+    display.done("API server");
+    let system: Vec<_> =
+        system::objects(&state.design).into_iter().map(|o| (PathBuf::from("kube-system"), o)).collect();
+    manifests::apply(&client, &system).await?;
+    ready::nodes(&client, &state.design.cloud.nodes).await?;
+    display.done("nodes ready");
+    ready::deployment(&client, "kube-system", "coredns").await?;
+    display.done("cluster DNS");
+    if !manifests.objects.is_empty() {
+        manifests::apply(&client, &manifests.objects).await?;
+        display.done(&format!("{} objects of -f", manifests.objects.len()));
+    }
+    Ok(())
+}
+
+/// The last lines of the lab's logs, which say why it did not start.
+fn log_tails(paths: &Paths) -> String {
+    let mut logs = vec![paths.log_file()];
+    logs.extend(
+        std::fs::read_dir(paths.run.join("logs")).into_iter().flatten().flatten().map(|entry| entry.path()),
+    );
+    let tail = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(5).collect();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        lines.iter().rev().map(|line| format!("  {name}: {line}\n")).collect::<String>()
+    };
+    format!("the lab did not start; its logs end with:\n{}", logs.iter().map(tail).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Backend;
+
+    fn args(nodes: u16, pods: &str, services: &str) -> UpArgs {
+        UpArgs {
+            lab: NameArgs { name: "default".into() },
+            nodes: Some(nodes),
+            network: NetworkArgs {
+                pod_cidr: pods.parse().unwrap(),
+                service_cidr: services.parse().unwrap(),
+                backend: Backend::Vxlan,
+                files: vec![],
+            },
+        }
+    }
+
+    #[test]
+    fn networks_must_fit_and_not_overlap() {
+        let design = |nodes, pods, services| design(&args(nodes, pods, services), &Manifests::default());
+        let good = design(3, "10.244.0.0/16", "10.96.0.0/12").unwrap();
+        assert_eq!(good.service_address(10), Ipv4Addr::new(10, 96, 0, 10));
+        for (nodes, pods, services, why) in [
+            (3, "10.244.0.0/23", "10.96.0.0/12", "no /24 for each"),
+            (3, "10.96.0.0/16", "10.96.0.0/12", "overlap"),
+            (3, "172.18.0.0/16", "10.96.0.0/12", "overlap"),
+            (3, "10.244.0.0/16", "10.96.0.0/28", "use a /24"),
+        ] {
+            let error = design(nodes, pods, services).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
