@@ -8,6 +8,7 @@ mod egress_plan;
 mod explain;
 mod names;
 mod objects;
+mod overlay;
 mod problem;
 mod service_plan;
 mod snapshot;
@@ -18,6 +19,10 @@ pub use names::{ObjectName, Protocol};
 pub use objects::{
     Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Namespace, Node, Pod, Service, ServicePort,
     ServiceType, TargetRef, TrafficPolicy,
+};
+pub use overlay::{
+    MacAddr, NetConf, NetConfError, OverlayBackend, OverlayForward, OverlayNeighbor, OverlayPlan, OverlayRoute,
+    Underlay, VxlanDevice, stable_hash,
 };
 pub use problem::{ObjectRef, Problem};
 pub use service_plan::{Backend, PlanDiff, PortChange, PortPlan, ServiceAddress, ServicePlan, SetChange};
