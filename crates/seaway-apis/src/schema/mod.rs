@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::resource::resources;
 
 pub use conform::{FieldValidation, Report, conform};
+pub(crate) use merge_keys::strategy;
 
 /// What a reference to a definition begins with.
 pub(crate) const REF_PREFIX: &str = "#/components/schemas/";
