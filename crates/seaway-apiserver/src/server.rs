@@ -1,11 +1,45 @@
-//! Starting and stopping: sockets, TLS, connections.
+//! Starting and stopping, and everything between a socket and a request: TLS, connections, limits, authentication.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use seaway_apis::{StatusError, resources};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Config;
-use crate::pki::{Pki, PkiError};
+use crate::alloc::Allocator;
+use crate::app::App;
+use crate::auth::{User, authenticate, certificate_user};
+use crate::metrics::{Asked, Metrics};
+use crate::pki::{self, Pki, PkiError};
+use crate::proxy::Kubelets;
+use crate::reply::{self, Reply};
+use crate::request::{Query, Target};
+use crate::rest::{self, Pages};
 use crate::store::{DiskError, Store};
+use crate::token::Tokens;
+use crate::{bootstrap, discovery};
+
+/// Connections at a time; more wait.
+const MAX_CONNECTIONS: usize = 4096;
+/// Streams (requests, watches) in one HTTP/2 connection.
+const MAX_STREAMS: u32 = 1000;
+/// For a TLS handshake, and for the headers of a request.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// The largest head of a request.
+const MAX_HEAD_BYTES: u32 = 64 << 10;
+/// What running requests get when the server stops.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +50,23 @@ pub enum ServeError {
     /// The store's file.
     #[error(transparent)]
     Store(#[from] DiskError),
+    /// There is nothing to listen on.
+    #[error("the configuration has no listening socket")]
+    NoListener,
+    /// A listening socket can't be used.
+    #[error("cannot use the listening socket {address}: {source}")]
+    Listener {
+        /// Its address.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The certificates don't make a TLS server.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+    /// The first objects can't be made.
+    #[error("cannot create the cluster's first objects: {0}")]
+    Bootstrap(StatusError),
 }
 
 /// A running server. Dropping it leaves it running; [`Server::shutdown`] ends it.
@@ -23,6 +74,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     pki: Arc<Pki>,
     store: Arc<Store>,
+    stop: watch::Sender<bool>,
+    connections: Arc<Semaphore>,
 }
 
 impl Server {
@@ -38,14 +91,210 @@ impl Server {
 
     /// Takes no more connections, gives running requests a moment, and closes the store.
     pub async fn shutdown(self) {
-        self.store.close();
+        self.stop.send_replace(true);
+        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(DRAIN_TIME, self.connections.acquire_many(all)).await;
+        let store = self.store;
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
 }
 
 /// Starts a server; it answers when this returns.
 pub async fn serve(config: Config) -> Result<Server, ServeError> {
-    let pki = Arc::new(Pki::ensure(&config.cert_dir, &config.tls_sans)?);
-    let store = Store::open(&config.data_dir)?;
-    let addresses = config.listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-    Ok(Server { addresses, pki, store })
+    let first = config.listeners.first().ok_or(ServeError::NoListener)?;
+    let port = first.local_addr().map_or(0, |address| address.port());
+    let advertised = SocketAddr::new(config.advertise_address, port);
+    let allocator = Allocator::new(config.service_cidr, config.node_ports);
+    let pki = Arc::new(Pki::ensure(&config.cert_dir, &names(&config, allocator.first_address()))?);
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&pki).map_err(ServeError::Tls)?));
+    let data_dir = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir)).await;
+    let store = opened.map_err(|e| ServeError::Tls(e.to_string()))??;
+    let (stop, stopping) = watch::channel(false);
+    let app = Arc::new(App {
+        store: store.clone(),
+        registry: resources(),
+        allocator: Mutex::new(taken(allocator, &store)),
+        pages: Mutex::new(Pages::default()),
+        tokens: Tokens::new(pki.account_key_der()).map_err(ServeError::Tls)?,
+        kubelets: Kubelets::new(&pki).map_err(ServeError::Tls)?,
+        metrics: Arc::new(Metrics::new()),
+        advertised,
+        stopping,
+    });
+    bootstrap::ensure(&app).await.map_err(ServeError::Bootstrap)?;
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut addresses = Vec::new();
+    for listener in config.listeners {
+        let address = listener.local_addr().unwrap_or(advertised);
+        let unusable = |source| ServeError::Listener { address, source };
+        listener.set_nonblocking(true).map_err(unusable)?;
+        let listener = TcpListener::from_std(listener).map_err(unusable)?;
+        tracing::info!(%address, "serving the Kubernetes API");
+        addresses.push(address);
+        tokio::spawn(accept(app.clone(), listener, acceptor.clone(), connections.clone()));
+    }
+    tokio::spawn(bootstrap::keep(app.clone()));
+    Ok(Server { addresses, pki, store, stop, connections })
+}
+
+/// The names and addresses of the serving certificate.
+fn names(config: &Config, service: IpAddr) -> Vec<String> {
+    let mut names: Vec<String> = [
+        "kubernetes.default.svc.cluster.local",
+        "kubernetes.default.svc",
+        "kubernetes.default",
+        "kubernetes",
+        "localhost",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    names.extend(
+        [IpAddr::from(Ipv4Addr::LOCALHOST), config.advertise_address, service].map(|ip| ip.to_string()),
+    );
+    let bound = config.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    names
+        .extend(bound.map(|address| address.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.extend(config.tls_sans.iter().cloned());
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+fn tls(pki: &Pki) -> Result<ServerConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(pki::roots(pki.ca_certificate())?, provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| e.to_string())?;
+    let own = pki.serving();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(pki::certificates(&own.certificate)?, pki::private_key(&own.key)?)
+        .map_err(|e| e.to_string())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The addresses and ports of the stored services are taken.
+fn taken(mut allocator: Allocator, store: &Store) -> Allocator {
+    for service in store.list("/services", None).objects {
+        allocator.replace(&service.key, None, Some(&service.value()));
+    }
+    allocator
+}
+
+async fn accept(app: Arc<App>, listener: TcpListener, acceptor: TlsAcceptor, connections: Arc<Semaphore>) {
+    let mut stopping = app.stopping.clone();
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.changed() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (app, acceptor) = (app.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    connection(app, stream, acceptor).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: others will be closed.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
+    // Watch events are small and must not wait for each other.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|list| list.first()).and_then(certificate_user).map(Arc::new);
+    let mut stopping = app.stopping.clone();
+    let service = service_fn(move |request| {
+        let (app, user) = (app.clone(), user.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(app, user, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME).max_buf_size(512 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES);
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        _ = stopping.changed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, "a connection ended");
+    }
+}
+
+async fn answer(app: Arc<App>, user: Option<Arc<User>>, request: http::Request<Incoming>) -> Reply {
+    let began = Instant::now();
+    let metrics = app.metrics.clone();
+    let mut asked = Asked { verb: "get", ..Asked::default() };
+    let result = route(app, user, request, &mut asked).await;
+    let response = result.unwrap_or_else(|error| reply::error(&error));
+    metrics.answered(&asked, response.status().as_u16(), began.elapsed());
+    response
+}
+
+async fn route(
+    app: Arc<App>,
+    user: Option<Arc<User>>,
+    request: http::Request<Incoming>,
+    asked: &mut Asked,
+) -> Result<Reply, StatusError> {
+    let path = request.uri().path().to_owned();
+    let user = authenticate(request.headers(), &user, &app.tokens, &app.store)?;
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let target = Target::parse(&path, app.registry);
+    let verb = target.as_ref().and_then(|target| target.verb(request.method(), &query));
+    if let Some(target) = &target {
+        asked.verb = verb.unwrap_or("get");
+        asked.group = target.resource.group.to_string();
+        asked.version = target.resource.version.to_string();
+        asked.resource = target.resource.plural.to_string();
+        asked.subresource.clone_from(&target.sub);
+    }
+    if user.is_anonymous() && !discovery::is_public(&path) {
+        return Err(match (&target, verb) {
+            (Some(t), Some(verb)) => StatusError::forbidden_user(
+                &t.resource,
+                t.subresource(),
+                &t.name,
+                &user.name,
+                verb,
+                &t.namespace,
+            ),
+            _ => StatusError::new(
+                403,
+                "Forbidden",
+                format!("forbidden: User \"{}\" cannot get path \"{path}\"", user.name),
+            ),
+        });
+    }
+    match (target, verb) {
+        (Some(target), Some(verb)) => rest::handle(app, target, verb, query, user, request).await,
+        (Some(_), None) => Err(StatusError::method_not_allowed()),
+        (None, _) => discovery::answer(&app, &request),
+    }
 }

@@ -167,16 +167,6 @@ impl Store {
         self.visible.read().snapshot(kind, namespace)
     }
 
-    /// A list, and the means to follow what happens after it.
-    pub(crate) fn list_and_follow(
-        &self,
-        kind: &str,
-        namespace: Option<&str>,
-    ) -> (Snapshot, watch::Receiver<u64>) {
-        let latest = self.follow(kind);
-        (self.list(kind, namespace), latest)
-    }
-
     /// A channel that changes with every write to a kind.
     pub(crate) fn follow(&self, kind: &str) -> watch::Receiver<u64> {
         if let Some(kind) = self.visible.read().kinds.get(kind) {

@@ -1,0 +1,155 @@
+//! What is not a resource: discovery, OpenAPI, version, health, metrics.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::header::ETAG;
+use hyper::body::Incoming;
+use seaway_apis::{StatusError, discovery, openapi};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::negotiate::{Accepted, Form};
+use crate::reply::{Reply, full, reply, text, value};
+use crate::request::Query;
+use crate::token::ISSUER;
+
+/// The version of the API that is served.
+pub(crate) const VERSION: &str = "v1.36.0";
+/// The checks that `?verbose` lists.
+const CHECKS: [&str; 3] = ["ping", "store", "poststarthook/bootstrap"];
+
+/// Answers by path, or 404.
+pub(crate) fn answer(app: &Arc<App>, request: &http::Request<Incoming>) -> Result<Reply, StatusError> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(StatusError::method_not_allowed());
+    }
+    let path = request.uri().path().trim_end_matches('/');
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let found = match parts.as_slice() {
+        ["healthz" | "livez" | "readyz", ..] => return Ok(health(&parts, &query)),
+        ["version"] => Some(version()),
+        ["metrics"] => {
+            let body = full(app.metrics.text());
+            return Ok(reply(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", body));
+        }
+        ["api" | "apis"] => return root(app, parts[0] == "api", request),
+        ["api", version] => discovery::api_resource_list(app.registry, "", version),
+        ["apis", group] => discovery::api_group(app.registry, group),
+        ["apis", group, version] => discovery::api_resource_list(app.registry, group, version),
+        ["openapi", ..] => return schema(app, &parts),
+        ["openid", "v1", "jwks"] => Some(app.tokens.key_set()),
+        [".well-known", "openid-configuration"] => Some(openid(app)),
+        [""] | [] => Some(paths(app)),
+        _ => None,
+    };
+    let accepted = Accepted { form: Form::Plain, ..Accepted::of(request.headers())? };
+    Ok(value(200, &found.ok_or_else(StatusError::no_such_path)?, accepted))
+}
+
+/// Whether anonymous callers may ask for a path.
+pub(crate) fn is_public(path: &str) -> bool {
+    let first = path.split('/').nth(1).unwrap_or_default();
+    matches!(first, "healthz" | "livez" | "readyz" | "version")
+}
+
+fn root(app: &App, core: bool, request: &http::Request<Incoming>) -> Result<Reply, StatusError> {
+    let accepted = Accepted::of(request.headers())?;
+    let document = match (accepted.form, core) {
+        (Form::Discovery(version), _) => discovery::aggregated(app.registry, core, version),
+        (_, true) => discovery::api_versions(&app.advertised.to_string()),
+        (_, false) => discovery::api_group_list(app.registry),
+    };
+    Ok(value(200, &document, accepted))
+}
+
+fn schema(app: &App, parts: &[&str]) -> Result<Reply, StatusError> {
+    let document = match parts {
+        ["openapi", "v2"] => Some(openapi::v2_document(app.registry)),
+        ["openapi", "v3"] => Some(openapi::v3_index(app.registry)),
+        ["openapi", "v3", rest @ ..] => openapi::v3_document(app.registry, &rest.join("/")),
+        _ => None,
+    };
+    let json = document.ok_or_else(StatusError::no_such_path)?.to_string();
+    let digest = ring::digest::digest(&ring::digest::SHA256, json.as_bytes());
+    let tag: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02X}")).collect();
+    let mut response = reply(200, "application/json", full(json));
+    if let Ok(tag) = format!("\"{tag}\"").parse() {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn version() -> Value {
+    let [major, minor] = ["1", "36"];
+    json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, go_architecture()),
+    })
+}
+
+/// The machine by the name that Go has for it, as clients expect.
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn health(parts: &[&str], query: &Query) -> Reply {
+    let name = parts[0];
+    let excluded: Vec<&str> =
+        query.pairs().iter().filter(|(name, _)| name == "exclude").map(|(_, check)| check.as_str()).collect();
+    match parts[1..].join("/").as_str() {
+        "" if query.flag("verbose") == Some(true) => {
+            let lines = CHECKS.iter().map(|check| match excluded.contains(check) {
+                true => format!("[+]{check} excluded: ok\n"),
+                false => format!("[+]{check} ok\n"),
+            });
+            text(200, format!("{}{name} check passed\n", lines.collect::<String>()))
+        }
+        check if check.is_empty() || CHECKS.contains(&check) => text(200, "ok"),
+        _ => text(404, "404 page not found\n"),
+    }
+}
+
+fn openid(app: &App) -> Value {
+    json!({
+        "issuer": ISSUER,
+        "jwks_uri": format!("https://{}/openid/v1/jwks", app.advertised),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+fn paths(app: &App) -> Value {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for (group, versions) in app.registry.groups() {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
+    json!({"paths": paths})
+}
