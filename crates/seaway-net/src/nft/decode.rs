@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::observed::{ObservedRule, SetHeader};
 use super::rule::Verdict;
 use super::table::{Base, ChainKind, Data, Element, Elements, Hook};
-use super::uapi::{chain, data, element, rule, set, set_flag, table, verdict};
+use super::uapi::{DATA_VERDICT, chain, data, element, rule, set, set_flag, table, verdict};
 use super::userdata;
 use super::value::Value;
 use crate::netlink::{Attribute, Attributes, NetlinkError};
@@ -106,9 +106,16 @@ pub(crate) fn decode_rule(payload: &[u8]) -> Result<(String, ObservedRule), Netl
     Ok((chain, found))
 }
 
-/// A set's name and declaration.
-pub(crate) fn decode_set(payload: &[u8]) -> Result<(String, SetHeader), NetlinkError> {
+/// A set's name, declaration and, from kernels that tell it, number of elements.
+pub(crate) struct DecodedSet {
+    pub(crate) name: String,
+    pub(crate) header: SetHeader,
+    pub(crate) count: Option<u32>,
+}
+
+pub(crate) fn decode_set(payload: &[u8]) -> Result<DecodedSet, NetlinkError> {
     let mut name = String::new();
+    let mut count = None;
     let mut header = SetHeader {
         flags: 0,
         key_type: 0,
@@ -130,6 +137,7 @@ pub(crate) fn decode_set(payload: &[u8]) -> Result<(String, SetHeader), NetlinkE
             set::DATA_LEN => header.data_length = attribute.be32()?,
             set::TIMEOUT => header.timeout = attribute.be64()?,
             set::USERDATA => header.user_data = attribute.value.to_vec(),
+            set::COUNT => count = Some(attribute.be32()?),
             set::DESC => {
                 for part in attribute.nested() {
                     let part = part?;
@@ -141,7 +149,11 @@ pub(crate) fn decode_set(payload: &[u8]) -> Result<(String, SetHeader), NetlinkE
             _ => {}
         }
     }
-    Ok((name, header))
+    // Of verdicts the kernel gives the size of its own structure, which is nobody's business.
+    if header.data_type == DATA_VERDICT {
+        header.data_length = 0;
+    }
+    Ok(DecodedSet { name, header, count })
 }
 
 /// Collects a set's elements from the messages of a dump.
@@ -198,6 +210,11 @@ impl ElementsDecoder {
         }
         self.elements.insert(key, found);
         Ok(())
+    }
+
+    /// How many different keys have come so far; of intervals in halves, `None`.
+    pub(crate) fn count(&self) -> Option<usize> {
+        (!self.halves).then_some(self.elements.len())
     }
 
     /// The elements, with halves of intervals put together.

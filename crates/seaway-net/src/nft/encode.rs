@@ -98,12 +98,12 @@ impl Batch {
         };
         let end = self.origins.get(index + 1).map_or(self.writer.len(), |next| next.start);
         let bytes = &self.bytes()[origin.start..end];
-        let within = offset.and_then(|offset| element_at(bytes, offset as usize));
-        // Without a hint: it can only be said which element when the message has but one.
-        let element = match within {
-            Some(within) => Some(origin.element + within),
-            None => (element_at(bytes, bytes.len()) == Some(0)).then_some(origin.element),
+        let within = match offset {
+            Some(offset) => element_at(bytes, offset as usize),
+            // Without a hint it can only be said which element when the message has but one.
+            None => element_at(bytes, bytes.len()).filter(|last| *last == 0),
         };
+        let element = within.map(|within| origin.element + within);
         subject(transaction, &transaction.operations[origin.operation], element.unwrap_or(usize::MAX))
     }
 }

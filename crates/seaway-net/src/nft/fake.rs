@@ -61,7 +61,7 @@ impl Fake {
             }
             _ => {}
         }
-        let state = state.as_mut().ok_or((0, libc::ENOENT))?;
+        let state = state.as_mut().ok_or((usize::MAX, libc::ENOENT))?;
         if let Operation::AddRule { chain, rule } = operation {
             self.handle += 1;
             return state.add_rule(chain, rule, self.handle);
@@ -171,6 +171,7 @@ impl State {
                 self.observed.sets.get_mut(name).ok_or(missing)?.elements.clear();
             }
             Operation::AddElements(spec, elements) => {
+                self.observed.sets.get(&spec.name).ok_or((usize::MAX, libc::ENOENT))?;
                 for (index, (key, element)) in elements.iter().enumerate() {
                     self.add_element(spec, key, element).map_err(|errno| (index, errno))?;
                 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::decode::{self, ElementsDecoder};
+use super::Nft;
+use super::decode::{self, DecodedSet, ElementsDecoder};
 use super::encode::Batch;
 use super::error::NftError;
 use super::observed::{Observed, ObservedChain, ObservedSet};
 use super::table::{Elements, TableId};
 use super::transaction::Transaction;
 use super::uapi::{GEN_ID, SUBSYSTEM, chain, element, message, rule, set, set_flag, table};
-use super::{Nft, SetHeader};
 use crate::netlink::{Message, NetlinkError, Outcome, Protocol, Socket, Writer, outcome, retry_dump};
 
 /// nf_tables of the network namespace of the thread that opened it.
@@ -26,11 +26,12 @@ impl Kernel {
 
     /// Reads one set's elements, also those of a dynamic set; `None` if there is no such set.
     pub fn read_elements(&mut self, table: &TableId, name: &str) -> Result<Option<Elements>, NftError> {
-        let sets = self.read_sets(table)?;
-        match sets.get(name) {
-            None => Ok(None),
-            Some(header) => Ok(Some(self.dump_elements(table, name, header)?)),
-        }
+        let read = retry_dump(|| {
+            let sets = self.read_sets(table)?;
+            let set = sets.iter().find(|set| set.name == name);
+            set.map(|set| self.dump_elements(table, set)).transpose()
+        });
+        Ok(read.map_err(|error| error.during(format!("read set {name} of table {table}")))?)
     }
 
     /// Sends a request of one message about a table and passes on the answers.
@@ -101,12 +102,12 @@ impl Kernel {
         Ok(chains)
     }
 
-    fn read_sets(&mut self, id: &TableId) -> Result<BTreeMap<String, SetHeader>, NetlinkError> {
-        let mut sets = BTreeMap::new();
+    fn read_sets(&mut self, id: &TableId) -> Result<Vec<DecodedSet>, NetlinkError> {
+        let mut sets = Vec::new();
         let each = |message: Message<'_>| {
-            let (name, header) = decode::decode_set(message.payload)?;
-            if header.flags & set_flag::ANONYMOUS == 0 {
-                sets.insert(name, header);
+            let set = decode::decode_set(message.payload)?;
+            if set.header.flags & set_flag::ANONYMOUS == 0 {
+                sets.push(set);
             }
             Ok(())
         };
@@ -114,22 +115,26 @@ impl Kernel {
         Ok(sets)
     }
 
-    fn dump_elements(
-        &mut self,
-        id: &TableId,
-        name: &str,
-        header: &SetHeader,
-    ) -> Result<Elements, NetlinkError> {
-        let mut decoder = ElementsDecoder::new(header);
+    fn dump_elements(&mut self, id: &TableId, set: &DecodedSet) -> Result<Elements, NetlinkError> {
+        let mut decoder = ElementsDecoder::new(&set.header);
         self.dump(
             message::GETSETELEM,
             id,
             |writer| {
                 writer.string(element::LIST_TABLE, &id.name);
-                writer.string(element::LIST_SET, name);
+                writer.string(element::LIST_SET, &set.name);
             },
             |message| decoder.message(message.payload),
         )?;
+        // A dump goes wrong without a word while the kernel grows the set's hash table, which it does for some
+        // milliseconds after a large transaction. Elements that have timed out are counted but not listed.
+        let lasting = set.header.flags & set_flag::TIMEOUT == 0;
+        if let (true, Some(counted), Some(listed)) = (lasting, set.count, decoder.count())
+            && counted as usize != listed
+        {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            return Err(NetlinkError::Interrupted { operation: String::new() });
+        }
         Ok(decoder.finish())
     }
 
@@ -138,13 +143,10 @@ impl Kernel {
         let Some(flags) = self.read_flags(id)? else { return Ok(None) };
         let chains = self.read_chains(id)?;
         let mut sets = BTreeMap::new();
-        for (name, header) in self.read_sets(id)? {
-            let elements = if header.flags & set_flag::EVAL == 0 {
-                self.dump_elements(id, &name, &header)?
-            } else {
-                Elements::new()
-            };
-            sets.insert(name, ObservedSet { header, elements });
+        for set in self.read_sets(id)? {
+            let dynamic = set.header.flags & set_flag::EVAL != 0;
+            let elements = if dynamic { Elements::new() } else { self.dump_elements(id, &set)? };
+            sets.insert(set.name, ObservedSet { header: set.header, elements });
         }
         Ok(Some(Observed { id: id.clone(), owner: flags & table::F_OWNER != 0, sets, chains }))
     }
