@@ -1,5 +1,6 @@
 //! The developer's tasks behind the Makefile.
 
+mod licences;
 mod tidy;
 
 use std::path::Path;
