@@ -1,6 +1,17 @@
 //! Runs a node's pods.
 
 mod args;
+mod cni;
+mod container;
+mod env;
+mod events;
+mod kubelet;
+mod logs;
+mod objects;
+mod pods;
+mod probes;
+mod registry;
+mod volumes;
 
 use std::process::ExitCode;
 

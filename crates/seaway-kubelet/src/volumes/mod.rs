@@ -1,0 +1,298 @@
+//! A pod's volumes, as directories of the node that its containers get bound into their roots.
+
+mod atomic;
+mod payload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::select_all;
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount, VolumeMount};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use seaway_net::sandbox::Mount;
+
+use crate::env::{Addresses, Machine};
+use crate::objects::{Interest, Objects};
+use payload::{FileVolume, Files, Kind, Source};
+
+/// How soon a token that could not be renewed is asked for again.
+const TOKEN_RETRY: Duration = Duration::from_secs(5);
+
+/// A token and when to ask for the next one.
+struct Token {
+    text: String,
+    renew_at: Timestamp,
+}
+
+/// All volumes of one pod, and what keeps their contents current.
+pub(crate) struct Volumes {
+    dir: PathBuf,
+    kinds: BTreeMap<String, Kind>,
+    config_maps: BTreeMap<String, Interest<ConfigMap>>,
+    secrets: BTreeMap<String, Interest<Secret>>,
+    tokens: BTreeMap<(String, String), Token>,
+}
+
+/// What the contents are made of, beside the objects that volumes name.
+pub(crate) struct About<'a> {
+    pub client: &'a Client,
+    pub pod: &'a Pod,
+    pub addresses: &'a Addresses,
+    pub machine: Machine,
+}
+
+impl Volumes {
+    /// Reads the pod's volumes and begins to watch what they name; `dir` is the pod's own directory for them.
+    pub(crate) fn new(pod: &Pod, dir: PathBuf, objects: &Objects) -> Result<Self, String> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let mut kinds = BTreeMap::new();
+        let (mut config_maps, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+            let kind = payload::kind_of(volume)?;
+            if let Kind::Files(files) = &kind {
+                for source in &files.sources {
+                    match source {
+                        Source::ConfigMap { name, .. } => {
+                            config_maps.entry(name.clone()).or_insert_with(|| objects.config_maps.watch(namespace, name));
+                        }
+                        Source::Secret { name, .. } => {
+                            secrets.entry(name.clone()).or_insert_with(|| objects.secrets.watch(namespace, name));
+                        }
+                        Source::Downward(_) | Source::Token { .. } => {}
+                    }
+                }
+            }
+            kinds.insert(volume.name.clone(), kind);
+        }
+        Ok(Self { dir, kinds, config_maps, secrets, tokens: BTreeMap::new() })
+    }
+
+    /// Makes every volume's directory and writes its files; run again, it brings them up to date.
+    pub(crate) async fn prepare(&mut self, about: &About<'_>) -> Result<(), String> {
+        let kinds: Vec<(String, Kind)> = self.kinds.clone().into_iter().collect();
+        for (name, kind) in kinds {
+            match kind {
+                Kind::Empty => make_empty(&self.path(&name))?,
+                Kind::Host { path, kind } => check_host_path(&name, Path::new(&path), &kind)?,
+                Kind::Files(volume) => {
+                    let files = self.files(about, &volume).await?;
+                    atomic::write(&self.path(&name), &files).map_err(|error| format!("volume {name:?}: {error}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until some contents may have changed; for ever where nothing can.
+    pub(crate) async fn changed(&mut self) {
+        let mut waits: Vec<futures::future::BoxFuture<'_, ()>> = Vec::new();
+        waits.extend(self.config_maps.values_mut().map(|interest| Box::pin(interest.changed()) as _));
+        waits.extend(self.secrets.values_mut().map(|interest| Box::pin(interest.changed()) as _));
+        if let Some(at) = self.tokens.values().map(|token| token.renew_at).min() {
+            let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(TOKEN_RETRY);
+            waits.push(Box::pin(tokio::time::sleep(wait.max(Duration::from_secs(1)))));
+        }
+        if waits.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(waits).await;
+    }
+
+    fn path(&self, volume: &str) -> PathBuf {
+        self.dir.join(volume)
+    }
+
+    async fn files(&mut self, about: &About<'_>, volume: &FileVolume) -> Result<Files, String> {
+        let mut files = Files::new();
+        for source in &volume.sources {
+            match source {
+                Source::ConfigMap { name, items, optional } => {
+                    let found = match self.config_maps.get_mut(name) {
+                        Some(interest) => interest.get().await,
+                        None => None,
+                    };
+                    let what = format!("configmap {name:?}");
+                    match found {
+                        Some(map) => {
+                            let entries = payload::config_map_entries(&map);
+                            payload::add_entries(&mut files, &what, &entries, items.as_deref(), *optional, volume.mode)?;
+                        }
+                        None if *optional => {}
+                        None => return Err(format!("MountVolume.SetUp failed for volume {:?}: {what} not found", volume.name)),
+                    }
+                }
+                Source::Secret { name, items, optional } => {
+                    let found = match self.secrets.get_mut(name) {
+                        Some(interest) => interest.get().await,
+                        None => None,
+                    };
+                    let what = format!("secret {name:?}");
+                    match found {
+                        Some(secret) => {
+                            let entries = payload::secret_entries(&secret);
+                            payload::add_entries(&mut files, &what, &entries, items.as_deref(), *optional, volume.mode)?;
+                        }
+                        None if *optional => {}
+                        None => return Err(format!("MountVolume.SetUp failed for volume {:?}: {what} not found", volume.name)),
+                    }
+                }
+                Source::Downward(items) => {
+                    payload::add_downward(&mut files, about.pod, about.addresses, about.machine, items, volume.mode)?;
+                }
+                Source::Token { audience, expiration_seconds, path } => {
+                    let text = self.token(about, &volume.name, audience.as_deref(), *expiration_seconds, path).await?;
+                    let content = payload::FileContent { bytes: text.into_bytes(), mode: volume.mode };
+                    files.insert(payload::checked(path)?, content);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// The token for one file: the one there is, or a new one when it is due.
+    async fn token(
+        &mut self,
+        about: &About<'_>,
+        volume: &str,
+        audience: Option<&str>,
+        seconds: i64,
+        path: &str,
+    ) -> Result<String, String> {
+        let key = (volume.to_owned(), path.to_owned());
+        let now = Timestamp::now();
+        if let Some(token) = self.tokens.get(&key).filter(|token| token.renew_at > now) {
+            return Ok(token.text.clone());
+        }
+        match request_token(about, audience, seconds).await {
+            Ok((text, expires)) => {
+                // kubelet renews at 80 % of the lifetime, or after a day.
+                let life = expires.duration_since(now).as_secs().clamp(10, 86_400 * 10 / 8);
+                let renew_at = now + jiff::SignedDuration::from_secs(life * 8 / 10);
+                self.tokens.insert(key, Token { text: text.clone(), renew_at });
+                Ok(text)
+            }
+            Err(error) => match self.tokens.get_mut(&key) {
+                Some(token) => {
+                    tracing::warn!(error, "renewing a service account token");
+                    token.renew_at = now + jiff::SignedDuration::try_from(TOKEN_RETRY).unwrap_or_default();
+                    Ok(token.text.clone())
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    /// The mount for one `volumeMounts` entry; `env` serves `subPathExpr`.
+    pub(crate) fn mount(&self, wanted: &VolumeMount, env: &BTreeMap<String, String>) -> Result<Mount, String> {
+        let kind = self.kinds.get(&wanted.name).ok_or_else(|| format!("volume {:?} not found", wanted.name))?;
+        let base = match kind {
+            Kind::Host { path, .. } => PathBuf::from(path),
+            Kind::Empty | Kind::Files(_) => self.path(&wanted.name),
+        };
+        let expression = wanted.sub_path_expr.as_ref().map(|text| crate::env::expand(text, |name| env.get(name).cloned()));
+        let sub_path = expression.or_else(|| wanted.sub_path.clone()).filter(|path| !path.is_empty());
+        let source = match sub_path {
+            None => base,
+            Some(sub_path) => below(&base, &sub_path, matches!(kind, Kind::Files(_)))?,
+        };
+        let read_only = wanted.read_only == Some(true) || matches!(kind, Kind::Files(_));
+        let target = Path::new("/").join(&wanted.mount_path);
+        Ok(Mount::Bind { source, target, read_only })
+    }
+
+    /// The names of volumes, for messages.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        self.kinds.keys().map(String::as_str).collect()
+    }
+}
+
+/// `sub_path` below `base`; a directory is made where nothing is, except among written files.
+fn below(base: &Path, sub_path: &str, files: bool) -> Result<PathBuf, String> {
+    let relative = Path::new(sub_path);
+    if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(format!("subPath {sub_path:?} must be relative and without \"..\""));
+    }
+    let path = base.join(relative);
+    if !path.exists() && !files {
+        fs::create_dir_all(&path).map_err(|error| format!("subPath {sub_path:?}: {error}"))?;
+    }
+    // Links may lead out of the volume; what is bound must not.
+    let real = path.canonicalize().map_err(|error| format!("subPath {sub_path:?}: {error}"))?;
+    let base = base.canonicalize().map_err(|error| format!("{}: {error}", base.display()))?;
+    match real.starts_with(&base) {
+        true => Ok(real),
+        false => Err(format!("subPath {sub_path:?} leads out of its volume")),
+    }
+}
+
+fn make_empty(dir: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let made = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o777)));
+    made.map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+/// A hostPath's `type`, as core/v1 HostPathVolumeSource has them.
+fn check_host_path(name: &str, path: &Path, kind: &str) -> Result<(), String> {
+    let fail = |problem: &str| Err(format!("hostPath volume {name:?}: {} {problem}", path.display()));
+    let io = |error: std::io::Error| format!("hostPath volume {name:?}: {}: {error}", path.display());
+    match kind {
+        // A runtime makes a directory of a source that is absent.
+        "" | "DirectoryOrCreate" if !path.exists() => fs::create_dir_all(path).map_err(io),
+        "FileOrCreate" if !path.exists() => fs::write(path, "").map_err(io),
+        "" => Ok(()),
+        "Directory" | "DirectoryOrCreate" if !path.is_dir() => fail("is not a directory"),
+        "File" | "FileOrCreate" if !path.is_file() => fail("is not a file"),
+        "Directory" | "DirectoryOrCreate" | "File" | "FileOrCreate" => Ok(()),
+        _ if path.exists() => Ok(()),
+        other => fail(&format!("does not exist (type {other})")),
+    }
+}
+
+/// Asks the API server for a token that is bound to the pod.
+async fn request_token(about: &About<'_>, audience: Option<&str>, seconds: i64) -> Result<(String, Timestamp), String> {
+    let meta = &about.pod.metadata;
+    let account = about.pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            audiences: Some(audience.map(str::to_owned).into_iter().collect()),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: meta.name.clone(),
+                uid: meta.uid.clone(),
+            }),
+            expiration_seconds: Some(seconds),
+        }),
+        ..TokenRequest::default()
+    };
+    let api: Api<ServiceAccount> = Api::namespaced(about.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let answer = api.create_token_request(account, &PostParams::default(), &request).await;
+    let status = answer.map_err(|error| format!("token of service account {account:?}: {error}"))?.status;
+    let token = status.and_then(|status| Some((status.token?, status.expiration_timestamp?.0)));
+    token.ok_or_else(|| format!("token of service account {account:?}: the answer has none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_paths_stay_in_the_volume() {
+        let root = tempfile::tempdir().unwrap();
+        let base = root.path().join("volume");
+        fs::create_dir(&base).unwrap();
+        fs::write(root.path().join("secret"), "x").unwrap();
+        std::os::unix::fs::symlink("../secret", base.join("link")).unwrap();
+        fs::write(base.join("file"), "x").unwrap();
+        for (path, fits) in [("file", true), ("new/dir", true), ("../secret", false), ("link", false), ("/etc", false)] {
+            assert_eq!(below(&base, path, false).is_ok(), fits, "{path}");
+        }
+        assert!(below(&base, "absent", true).is_err());
+    }
+}
