@@ -8,8 +8,8 @@ mod search;
 use std::fmt;
 
 pub use pod::{
-    ClusterDns, DnsEvent, DnsPolicy, MAX_NAMESERVERS, MAX_SEARCH_CHARS, MAX_SEARCH_DOMAIN, MAX_SEARCHES, PodDns,
-    PodDnsConfig, PodDnsError, PodResolvConf, pod_resolv_conf,
+    ClusterDns, DnsEvent, DnsPolicy, MAX_NAMESERVERS, MAX_SEARCH_CHARS, MAX_SEARCH_DOMAIN, MAX_SEARCHES,
+    PodDns, PodDnsConfig, PodDnsError, PodResolvConf, pod_resolv_conf,
 };
 pub use search::{Libc, candidates};
 
@@ -128,7 +128,10 @@ mod tests {
         let table = [
             ("", ""),
             ("nameserver 192.0.2.53\n", "nameserver 192.0.2.53\n"),
-            ("nameserver 192.0.2.1\nnameserver\t2001:db8::1  \n", "nameserver 192.0.2.1\nnameserver 2001:db8::1\n"),
+            (
+                "nameserver 192.0.2.1\nnameserver\t2001:db8::1  \n",
+                "nameserver 192.0.2.1\nnameserver 2001:db8::1\n",
+            ),
             ("search a.example b.example\nsearch c.example.\n", "search c.example\n"),
             ("search . a.example. b.example\n", "search a.example b.example\n"),
             ("search a.example\nsearch\n", ""),

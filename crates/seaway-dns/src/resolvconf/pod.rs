@@ -235,7 +235,8 @@ fn fit_searches(searches: &mut Vec<String>) {
 mod tests {
     use super::*;
 
-    const HOST: &str = "nameserver 192.0.2.53\nsearch corp.example svc.cluster.local\noptions rotate ndots:2\n";
+    const HOST: &str =
+        "nameserver 192.0.2.53\nsearch corp.example svc.cluster.local\noptions rotate ndots:2\n";
 
     fn cluster() -> ClusterDns {
         ClusterDns { servers: vec!["10.96.0.10".parse().unwrap()], domain: "cluster.local".into() }
@@ -259,8 +260,8 @@ mod tests {
             (DnsPolicy::Default, true, host),
         ];
         for (policy, host_network, file) in table {
-            let made =
-                pod_resolv_conf(&pod(policy, host_network), &cluster(), &ResolvConf::parse_host(HOST)).unwrap();
+            let made = pod_resolv_conf(&pod(policy, host_network), &cluster(), &ResolvConf::parse_host(HOST))
+                .unwrap();
             assert_eq!(made.conf.to_string(), file, "{policy:?}, host network {host_network}");
             assert_eq!(made.events, []);
         }
@@ -363,7 +364,8 @@ mod tests {
         assert_eq!(read.policy, DnsPolicy::ClusterFirstWithHostNet);
         assert!(read.host_network);
         assert_eq!(read.config.options, [ResolvOption::new("ndots", Some("3".into()))]);
-        let bad = PodDns::from_spec("ns", &spec(serde_json::json!({"containers": [], "dnsPolicy": "Cluster"})));
+        let bad =
+            PodDns::from_spec("ns", &spec(serde_json::json!({"containers": [], "dnsPolicy": "Cluster"})));
         assert_eq!(bad, Err(PodDnsError::UnknownPolicy("Cluster".into())));
     }
 }

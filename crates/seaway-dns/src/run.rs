@@ -1,0 +1,231 @@
+//! The command `seaway dns`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use sha2::{Digest, Sha512};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::{self, BlockConfig, Outside};
+use crate::corefile::{self, CorefileError, Disk};
+use crate::instance::{Instance, Shared};
+use crate::kubernetes::Clusters;
+use crate::metrics::Metrics;
+use crate::plugins::reload::Reload;
+use crate::server::{Endpoint, Endpoints, Listeners};
+
+/// `seaway dns`: a DNS server for the cluster, with CoreDNS's Corefile.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  seaway dns --conf /etc/coredns/Corefile
+  seaway dns -conf Corefile -dns.port 1053    # CoreDNS's flags
+  seaway dns --conf Corefile --check          # say what is wrong with it, and end")]
+pub struct DnsArgs {
+    /// The Corefile; without a file of this name, one that answers with the client's address (CoreDNS's `-conf`)
+    #[arg(long, value_name = "FILE", default_value = "Corefile")]
+    pub conf: PathBuf,
+    /// The port of server blocks that do not say one (CoreDNS's `-dns.port` and `-p`)
+    #[arg(long, short, visible_alias = "dns.port", value_name = "PORT", default_value_t = 53)]
+    pub port: u16,
+    /// Read the Corefile, say what is wrong with it, and end
+    #[arg(long)]
+    pub check: bool,
+    /// The kubeconfig of `kubernetes` where the Corefile does not say one; without, the pod's service account
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Write nothing at the start (CoreDNS's `-quiet`)
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// CoreDNS's flags, which have one dash, with the two dashes that ours have. To be used on the arguments of
+/// `seaway dns` before they are parsed.
+pub fn coredns_flags(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    const FLAGS: [&str; 4] = ["conf", "dns.port", "quiet", "kubeconfig"];
+    args.into_iter()
+        .map(|arg| {
+            let text = arg.to_str().and_then(|text| text.strip_prefix('-')).unwrap_or_default();
+            let name = text.split('=').next().unwrap_or_default();
+            if FLAGS.contains(&name) { format!("--{text}").into() } else { arg }
+        })
+        .collect()
+}
+
+/// The Corefile that CoreDNS has where there is none.
+const DEFAULT: &str = ". {\n    whoami\n    log\n}\n";
+
+/// A Corefile that was read, and what identifies its contents.
+struct Loaded {
+    text: String,
+    hash: String,
+}
+
+impl Loaded {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new("Corefile") => {
+                DEFAULT.to_owned()
+            }
+            other => other.with_context(|| format!("reading the Corefile {}", path.display()))?,
+        };
+        let hash = Sha512::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { text, hash })
+    }
+
+    fn parse(&self, args: &DnsArgs) -> Result<Vec<BlockConfig>, CorefileError> {
+        let env = |name: &str| std::env::var(name).ok();
+        let name = args.conf.display().to_string();
+        let blocks = corefile::parse(&name, &self.text, &env, &Disk)?;
+        let read_file = |path: &str| std::fs::read_to_string(path);
+        config::read(&blocks, &Outside { port: args.port, read_file: &read_file })
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A Corefile that cannot be used, an address that cannot be had, an API server that cannot be asked, or a loop.
+pub async fn run(args: DnsArgs) -> anyhow::Result<ExitCode> {
+    let loaded = Loaded::read(&args.conf)?;
+    let configs = match loaded.parse(&args) {
+        Ok(configs) => configs,
+        Err(error) => {
+            eprintln!("{}", error.render());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if args.check {
+        println!("{}: {} server blocks, no errors", args.conf.display(), configs.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    Server::start(args, loaded, configs).await?.run().await
+}
+
+struct Server {
+    args: DnsArgs,
+    hash: String,
+    reload: Option<Reload>,
+    shared: Shared,
+    fatal: mpsc::Receiver<String>,
+    instance: Instance,
+    listeners: Listeners,
+    endpoints: Endpoints,
+}
+
+impl Server {
+    async fn start(args: DnsArgs, loaded: Loaded, configs: Vec<BlockConfig>) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let (tell, fatal) = mpsc::channel(1);
+        let clusters = Clusters::new(args.kubeconfig.clone(), metrics.clone());
+        let shared = Shared { metrics: metrics.clone(), clusters, fatal: tell };
+        let reload = reload_of(&configs);
+        let instance = Instance::new(configs, &shared).await?;
+        let (listeners, endpoints) = (Listeners::default(), Endpoints::new(metrics));
+        let hash = loaded.hash;
+        let mut server = Self { args, hash, reload, shared, fatal, instance, listeners, endpoints };
+        // Health first, so that a liveness probe does not end a server that waits for the API server.
+        server.endpoints.apply(&http_endpoints(&server.instance), server.instance.readiness.clone()).await?;
+        server.instance.wait_for_clusters().await;
+        server.listeners.apply(&server.instance.routes).await?;
+        server.instance.listening();
+        server.shared.metrics.loaded(&server.hash);
+        if !server.args.quiet {
+            let addresses = server.listeners.addresses();
+            tracing::info!(?addresses, version = env!("CARGO_PKG_VERSION"), "serving DNS");
+        }
+        Ok(server)
+    }
+
+    async fn run(mut self) -> anyhow::Result<ExitCode> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut user = signal(SignalKind::user_defined1())?;
+        loop {
+            let pause = self.reload.map_or(Duration::MAX, |reload| reload.pause(rand::random()));
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => {
+                    self.instance.lameduck = Duration::ZERO;
+                    break;
+                }
+                Some(reason) = self.fatal.recv() => anyhow::bail!(reason),
+                _ = user.recv() => self.look(true).await,
+                () = tokio::time::sleep(pause) => self.look(false).await,
+            }
+        }
+        self.endpoints.stopping();
+        let lameduck = self.instance.lameduck;
+        tracing::info!(?lameduck, "stopping; queries are answered until then");
+        tokio::select! {
+            () = tokio::time::sleep(lameduck) => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Looks whether the Corefile has changed; one that cannot be used is told of, and the last good one stays.
+    async fn look(&mut self, asked: bool) {
+        let loaded = match Loaded::read(&self.args.conf) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.keep(&format!("{error:#}")),
+        };
+        if loaded.hash == self.hash && !asked {
+            return;
+        }
+        // Told of once: not again before the file changes.
+        self.hash.clone_from(&loaded.hash);
+        match loaded.parse(&self.args) {
+            Err(error) => self.keep(&error.to_string()),
+            Ok(configs) => match self.change_to(configs).await {
+                Ok(()) => {
+                    self.shared.metrics.loaded(&self.hash);
+                    tracing::info!(target: "plugin/reload", sha512 = %self.hash, "the Corefile has changed: the new one is in force");
+                }
+                Err(error) => self.keep(&format!("{error:#}")),
+            },
+        }
+    }
+
+    fn keep(&self, reason: &str) {
+        self.shared.metrics.reload_failed.inc();
+        tracing::error!(target: "plugin/reload", "the Corefile has changed and cannot be used, the last good one stays in force: {reason}");
+    }
+
+    async fn change_to(&mut self, configs: Vec<BlockConfig>) -> anyhow::Result<()> {
+        let reload = reload_of(&configs);
+        let mut instance = Instance::new(configs, &self.shared).await?;
+        instance.wait_for_clusters().await;
+        self.listeners.apply(&instance.routes).await?;
+        self.endpoints.apply(&http_endpoints(&instance), instance.readiness.clone()).await?;
+        instance.listening();
+        self.instance = instance;
+        self.reload = reload;
+        Ok(())
+    }
+}
+
+fn reload_of(configs: &[BlockConfig]) -> Option<Reload> {
+    configs.iter().find_map(|config| config.reload)
+}
+
+fn http_endpoints(instance: &Instance) -> BTreeSet<(Endpoint, std::net::SocketAddr)> {
+    let of = |endpoint: Endpoint, addresses: &BTreeSet<std::net::SocketAddr>| {
+        addresses.iter().map(|address| (endpoint, *address)).collect::<Vec<_>>()
+    };
+    [
+        of(Endpoint::Health, &instance.health),
+        of(Endpoint::Ready, &instance.ready),
+        of(Endpoint::Metrics, &instance.prometheus),
+    ]
+    .concat()
+    .into_iter()
+    .collect()
+}
