@@ -1,0 +1,148 @@
+//! The nf_tables driver: tables `ip seaway` and `ip6 seaway`, nobody else's.
+
+use std::collections::{BTreeMap, HashMap};
+
+use seaway_model::{EgressPlan, NodePlan, ObjectName, PlanDiff, Protocol, ServiceAddress};
+use seaway_net::nft::{Nft, NftError, Object, Operation, TableId, Transaction, diff};
+
+use crate::driver::{DriverError, Report, ServiceDriver};
+use crate::programmed::{Programmed, indices};
+use crate::ruleset::{self, IpFamily};
+
+/// Programs services and masquerade into nf_tables by elements of flat maps.
+#[derive(Debug)]
+pub struct NftablesDriver<N> {
+    nft: N,
+    /// What the kernel has, by family; families that are not in use are absent.
+    programmed: BTreeMap<IpFamily, Programmed>,
+    /// The masquerade that the kernel has.
+    egress: EgressPlan,
+    /// The kernel is known to have what is written above.
+    clean: bool,
+}
+
+impl<N: Nft> NftablesDriver<N> {
+    /// A driver that knows nothing yet: its first call reads what is there and takes it over.
+    pub fn new(nft: N) -> Self {
+        Self { nft, programmed: BTreeMap::new(), egress: EgressPlan::default(), clean: false }
+    }
+
+    /// The transactions that make of what is there what `plan` says, and what will have been programmed by each.
+    fn whole(
+        &mut self,
+        plan: &NodePlan,
+    ) -> Result<Vec<(IpFamily, Transaction, Option<Programmed>)>, NftError> {
+        let mut all = Vec::new();
+        for family in IpFamily::BOTH {
+            let id = TableId::new(family.family(), ruleset::TABLE);
+            let observed = self.nft.read_table(&id)?;
+            if !in_use(family, plan) {
+                let transaction = match observed {
+                    Some(_) => Transaction::remove(id),
+                    None => Transaction::new(id),
+                };
+                all.push((family, transaction, None));
+                continue;
+            }
+            // The kernel's own order counts; where the table is gone, the order that it had until then.
+            let old = match &observed {
+                Some(observed) => indices(observed, family),
+                None => self.programmed.get(&family).map_or_else(HashMap::new, |known| known.slots().clone()),
+            };
+            let (table, programmed) = Programmed::whole(family, plan, &old, observed.as_ref());
+            all.push((family, diff(observed.as_ref(), &table), Some(programmed)));
+        }
+        Ok(all)
+    }
+
+    fn commit(&mut self, plan: &NodePlan, transaction: &Transaction) -> Result<usize, DriverError> {
+        if transaction.is_empty() {
+            return Ok(0);
+        }
+        self.nft.commit(transaction).map_err(|source| failure(plan, source))?;
+        Ok(size(transaction))
+    }
+}
+
+impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
+    fn sync(&mut self, plan: &NodePlan) -> Result<Report, DriverError> {
+        self.clean = false;
+        let mut operations = 0;
+        for (family, transaction, programmed) in self.whole(plan).map_err(|source| failure(plan, source))? {
+            operations += self.commit(plan, &transaction)?;
+            match programmed {
+                Some(programmed) => self.programmed.insert(family, programmed),
+                None => self.programmed.remove(&family),
+            };
+        }
+        self.egress = plan.egress.clone();
+        self.clean = true;
+        Ok(Report { full: true, operations })
+    }
+
+    fn apply(&mut self, plan: &NodePlan, diff: &PlanDiff) -> Result<Report, DriverError> {
+        let known = |family| in_use(family, plan) == self.programmed.contains_key(&family);
+        if !self.clean || self.egress != plan.egress || !IpFamily::BOTH.into_iter().all(known) {
+            return self.sync(plan);
+        }
+        let mut operations = 0;
+        let steps: Vec<_> =
+            self.programmed.iter().map(|(family, known)| (*family, known.step(diff))).collect();
+        self.clean = false;
+        for (family, step) in steps {
+            operations += self.commit(plan, &step.transaction)?;
+            if let Some(programmed) = self.programmed.get_mut(&family) {
+                programmed.committed(step);
+            }
+        }
+        self.clean = true;
+        Ok(Report { full: false, operations })
+    }
+
+    fn mark_dirty(&mut self) {
+        self.clean = false;
+    }
+
+    fn dry_run(&mut self, plan: &NodePlan) -> Result<String, DriverError> {
+        let whole = self.whole(plan).map_err(|source| failure(plan, source))?;
+        Ok(whole.iter().map(|(_, transaction, _)| transaction.to_string()).collect())
+    }
+}
+
+/// IPv4 always (masquerade); IPv6 where pods or services have it.
+fn in_use(family: IpFamily, plan: &NodePlan) -> bool {
+    family == IpFamily::V4
+        || plan.egress.pod_networks.iter().any(|net| family.has(net))
+        || plan.services.has_ipv6()
+}
+
+/// The number of changes in a transaction, each element counted.
+fn size(transaction: &Transaction) -> usize {
+    let of = |operation: &Operation| match operation {
+        Operation::AddElements(_, elements) | Operation::DeleteElements(_, elements) => elements.len(),
+        _ => 1,
+    };
+    transaction.operations.iter().map(of).sum()
+}
+
+fn failure(plan: &NodePlan, source: NftError) -> DriverError {
+    DriverError::Kernel { service: source.object().and_then(|object| service_of(plan, object)), source }
+}
+
+/// The Service whose address an element's key begins with.
+fn service_of(plan: &NodePlan, object: &Object) -> Option<ObjectName> {
+    let Object::Element { set, element } = object else { return None };
+    if set != ruleset::SERVICES && set != ruleset::ENDPOINTS {
+        return None;
+    }
+    let mut key = element.split(" . ");
+    let ip = key.next()?.trim().parse().ok()?;
+    let protocol = key.next()?.trim();
+    let protocol =
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.label() == protocol)?;
+    let port = key.next()?.split_whitespace().next()?.parse().ok()?;
+    plan.services.port(&ServiceAddress { ip, protocol, port }).map(|port| port.service.clone())
+}
+
+#[cfg(test)]
+mod tests;
