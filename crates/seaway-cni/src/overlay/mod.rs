@@ -1,0 +1,195 @@
+//! The overlay's driver: makes the kernel of the calling thread's network namespace match an [`OverlayPlan`].
+//!
+//! It reads what is there, works out the difference, and applies that alone: a second run changes nothing, and packets
+//! flow on while it runs. Its own are all entries of the plan's VXLAN devices, devices called `seaway.N` and `seaway-v6.N`, and
+//! routes of protocol 83; nothing else is touched.
+
+mod diff;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use seaway_model::{MacAddr, OverlayPlan, Underlay};
+use seaway_net::netlink::NetlinkError;
+use seaway_net::rtnl::{RouteFilter, Rtnl, VxlanSettings, VxlanSpec};
+use seaway_net::sysctl::{self, SysctlError};
+
+pub use diff::{Change, Observed, ObservedDevice};
+
+use crate::OVERLAY_ROUTE_PROTOCOL;
+
+/// Why the overlay could not be observed or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// The kernel refused something.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A kernel parameter could not be set.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The node's address is on none of its links.
+    #[error("no link of this node has the address {address} that its Node object gives as InternalIP")]
+    NoUnderlay {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A link of the plan is gone.
+    #[error("link {link} is gone: observe and plan again")]
+    NoLink {
+        /// Its name.
+        link: String,
+    },
+}
+
+/// Finds the link with one of `addresses` (the Node's InternalIPs) and what the planner must know of it.
+pub fn underlay(addresses: &[IpAddr]) -> Result<Underlay, OverlayError> {
+    let mut rtnl = Rtnl::open()?;
+    let missing = addresses.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let known = rtnl.addresses(None)?;
+    let index = known.iter().find(|known| addresses.contains(&known.net.addr())).map(|known| known.index);
+    let links = rtnl.links()?;
+    let Some(link) = links.iter().find(|link| Some(link.index) == index) else {
+        return Err(OverlayError::NoUnderlay { address: missing });
+    };
+    // The addresses that the Node names come first: they are what others reach.
+    let mut nets: Vec<IpNet> =
+        known.iter().filter(|known| known.index == link.index).map(|known| known.net).collect();
+    nets.retain(|net| !is_link_local(net.addr()));
+    nets.sort_by_key(|net| !addresses.contains(&net.addr()));
+    let own = links.iter().filter(|link| diff::is_own_device(&link.name) && link.vxlan.is_some());
+    let device_macs: BTreeMap<String, MacAddr> =
+        own.filter_map(|link| Some((link.name.clone(), MacAddr(link.mac?)))).collect();
+    Ok(Underlay { link: link.name.clone(), mtu: link.mtu, addresses: nets, device_macs })
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// What would have to change for the kernel to match `plan`; nothing is changed.
+pub fn dry_run(plan: &OverlayPlan) -> Result<Vec<Change>, OverlayError> {
+    let mut rtnl = Rtnl::open()?;
+    let observed = observe(&mut rtnl, plan)?;
+    Ok(diff::changes(&observed, plan))
+}
+
+/// Makes the kernel match `plan`; what was changed, empty where it matched. After an error the kernel may match in part; call
+/// again.
+pub fn apply(plan: &OverlayPlan) -> Result<Vec<Change>, OverlayError> {
+    let mut rtnl = Rtnl::open()?;
+    let changes = diff::changes(&observe(&mut rtnl, plan)?, plan);
+    for change in &changes {
+        make(&mut rtnl, change)?;
+    }
+    Ok(changes)
+}
+
+fn observe(rtnl: &mut Rtnl, plan: &OverlayPlan) -> Result<Observed, OverlayError> {
+    let mut observed = Observed::default();
+    let links = rtnl.links()?;
+    observed.links = links.iter().map(|link| (link.name.clone(), link.index)).collect();
+    for link in links.iter().filter(|link| diff::is_own_device(&link.name)) {
+        let Some(settings) = link.vxlan.clone() else { continue };
+        let addresses = rtnl.addresses(Some(link.index))?;
+        observed.devices.insert(
+            link.name.clone(),
+            ObservedDevice {
+                settings,
+                mac: link.mac.map(MacAddr),
+                mtu: link.mtu,
+                up: link.up,
+                addresses: addresses
+                    .iter()
+                    .map(|address| address.net)
+                    .filter(|net| !is_link_local(net.addr()))
+                    .collect(),
+                neighbors: rtnl.neighbors(Some(link.index))?,
+                forwards: rtnl.fdb(link.index)?,
+            },
+        );
+    }
+    observed.routes =
+        rtnl.routes(RouteFilter { protocol: Some(OVERLAY_ROUTE_PROTOCOL), ..RouteFilter::default() })?;
+    for name in plan.sysctls.keys() {
+        // Absent are those of a device that is yet to be made.
+        if let Ok(value) = sysctl::get(name) {
+            observed.sysctls.insert(name.clone(), value);
+        }
+    }
+    Ok(observed)
+}
+
+fn make(rtnl: &mut Rtnl, change: &Change) -> Result<(), OverlayError> {
+    match change {
+        Change::DeleteDevice { name, .. } => {
+            rtnl.delete_link_by_name(name)?;
+        }
+        Change::CreateDevice(device) => {
+            let settings = VxlanSettings {
+                vni: device.vni,
+                local: Some(device.local),
+                dev: Some(index(rtnl, &device.link)?),
+                port: device.port,
+                learning: false,
+            };
+            let (mac, mtu) = (Some(device.mac.0), Some(device.mtu));
+            rtnl.add_vxlan(&VxlanSpec { name: device.name.clone(), settings, mac, mtu })?;
+        }
+        Change::SetMtu { device, mtu } => {
+            let index = index(rtnl, device)?;
+            rtnl.set_mtu(index, *mtu)?;
+        }
+        Change::SetMac { device, mac } => {
+            let index = index(rtnl, device)?;
+            rtnl.set_mac(index, mac.0)?;
+        }
+        Change::SetUp { device } => {
+            let index = index(rtnl, device)?;
+            rtnl.set_up(index)?;
+        }
+        Change::AddAddress { device, address } => {
+            let index = index(rtnl, device)?;
+            rtnl.add_address(index, *address)?;
+        }
+        Change::DeleteAddress { device, address } => {
+            let index = index(rtnl, device)?;
+            rtnl.delete_address(index, *address)?;
+        }
+        Change::SetNeighbor(neighbor) => {
+            let index = index(rtnl, &neighbor.device)?;
+            rtnl.replace_neighbor(index, neighbor.ip, neighbor.mac.0)?;
+        }
+        Change::DeleteNeighbor { device, ip } => {
+            let index = index(rtnl, device)?;
+            rtnl.delete_neighbor(index, *ip)?;
+        }
+        Change::SetForward(forward) => {
+            let index = index(rtnl, &forward.device)?;
+            rtnl.replace_fdb(index, forward.mac.0, forward.dst)?;
+        }
+        Change::DeleteForward { device, mac, dst } => {
+            let index = index(rtnl, device)?;
+            rtnl.delete_fdb(index, mac.0, *dst)?;
+        }
+        Change::SetRoute(route) => {
+            let index = index(rtnl, &route.link)?;
+            rtnl.replace_route(&diff::kernel_route(route, index))?;
+        }
+        Change::DeleteRoute(route) => {
+            rtnl.delete_route(route)?;
+        }
+        Change::SetSysctl { name, value } => {
+            sysctl::set(name, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn index(rtnl: &mut Rtnl, name: &str) -> Result<u32, OverlayError> {
+    let link = rtnl.link_by_name(name)?;
+    link.map(|link| link.index).ok_or_else(|| OverlayError::NoLink { link: name.to_owned() })
+}
