@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::app::text;
 use crate::negotiate::{media_type, yaml};
+use crate::protobuf;
 use crate::request::Query;
 
 /// The largest body that is read, as kube-apiserver's.
@@ -37,7 +38,7 @@ pub(crate) struct Decoded {
     pub(crate) duplicates: Vec<String>,
 }
 
-/// Decodes a JSON or YAML body by its Content-Type.
+/// Decodes a JSON, YAML or protobuf body by its Content-Type.
 pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, StatusError> {
     match media_type(headers) {
         "application/json" | "text/json" => {
@@ -53,7 +54,17 @@ pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Status
                 yaml(body).map_err(|e| StatusError::bad_request(format!("error parsing YAML: {e}")))?;
             Ok(Decoded { value, duplicates: Vec::new() })
         }
-        _ => Err(StatusError::unsupported_media_type(&["application/json", "application/yaml"])),
+        "application/vnd.kubernetes.protobuf" => {
+            let value = protobuf::decode(body).map_err(|e| {
+                StatusError::bad_request(format!("the body cannot be decoded as protobuf: {e}"))
+            })?;
+            Ok(Decoded { value, duplicates: Vec::new() })
+        }
+        _ => Err(StatusError::unsupported_media_type(&[
+            "application/json",
+            "application/yaml",
+            "application/vnd.kubernetes.protobuf",
+        ])),
     }
 }
 

@@ -38,7 +38,11 @@ pub(crate) fn answer(app: &Arc<App>, request: &http::Request<Incoming>) -> Resul
         ["api", version] => discovery::api_resource_list(app.registry, "", version),
         ["apis", group] => discovery::api_group(app.registry, group),
         ["apis", group, version] => discovery::api_resource_list(app.registry, group, version),
-        ["openapi", ..] => return schema(app, &parts),
+        ["openapi", ..] => {
+            // kubectl falls back to the protobuf form of v2 where v3 is missing; there is only JSON here.
+            Accepted::of(request.headers())?;
+            return schema(app, &parts);
+        }
         ["openid", "v1", "jwks"] => Some(app.tokens.key_set()),
         [".well-known", "openid-configuration"] => Some(openid(app)),
         [""] | [] => Some(paths(app)),

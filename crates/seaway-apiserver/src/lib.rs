@@ -15,6 +15,7 @@ mod form;
 mod metrics;
 mod negotiate;
 pub mod pki;
+mod protobuf;
 mod proxy;
 mod reply;
 mod request;
