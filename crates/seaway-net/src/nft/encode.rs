@@ -345,8 +345,18 @@ impl<'a> Encoder<'a> {
     fn add_rule(&mut self, chain: &str, added: &Rule) {
         let mut anonymous = Vec::new();
         for statement in &added.statements {
-            if let Statement::OneOf { field, values, .. } = statement {
-                anonymous.push(self.anonymous_set(*field, values));
+            match statement {
+                Statement::OneOf { field, values, .. } => {
+                    let elements = values.iter().map(|value| (value, Element::default()));
+                    anonymous.push(self.anonymous_set(SetSpec::typeof_fields(ANONYMOUS, [*field]), elements));
+                }
+                Statement::VerdictOf { field, verdicts } => {
+                    let elements =
+                        verdicts.iter().map(|(value, verdict)| (value, Element::data(verdict.clone())));
+                    let spec = SetSpec::typeof_fields(ANONYMOUS, [*field]).to_verdict();
+                    anonymous.push(self.anonymous_set(spec, elements));
+                }
+                _ => {}
             }
         }
         self.begin(message::NEWRULE, CREATE | APPEND, 0);
@@ -362,10 +372,14 @@ impl<'a> Encoder<'a> {
         self.writer.end();
     }
 
-    /// A rule's own set, made just before the rule and gone with it; gives its number in the batch.
-    fn anonymous_set(&mut self, field: super::Field, values: &[Value]) -> u32 {
-        let mut spec = SetSpec::typeof_fields(ANONYMOUS, [field]).size(values.len() as u32);
+    /// A rule's own set or map, made just before the rule and gone with it; gives its number in the batch.
+    fn anonymous_set<'b>(
+        &mut self,
+        mut spec: SetSpec,
+        elements: impl ExactSizeIterator<Item = (&'b Value, Element)>,
+    ) -> u32 {
         spec.constant = true;
+        spec.size = Some(elements.len() as u32);
         self.write_set(&spec, set_flag::ANONYMOUS);
         let id = self.set_id;
         let layout = ElementLayout::new(&spec);
@@ -373,8 +387,8 @@ impl<'a> Encoder<'a> {
         self.writer.string(element::LIST_SET, ANONYMOUS);
         self.writer.be32(element::LIST_SET_ID, id);
         let list = self.writer.open(element::LIST_ELEMENTS);
-        for value in values {
-            self.element(&layout, value, &Element::default(), true);
+        for (value, element) in elements {
+            self.element(&layout, value, &element, true);
         }
         self.writer.close(list);
         self.writer.end();
@@ -571,13 +585,13 @@ fn check_rule(rule: &Rule) -> Result<(), String> {
     }
     for statement in &rule.statements {
         match statement {
-            Statement::OneOf { values, .. } if values.is_empty() => {
-                return Err("a match against no values at all".to_owned());
-            }
             Statement::OneOf { field, values, .. } => {
-                for value in values {
-                    check_value(*field, value)?;
-                }
+                check_count(values.len())?;
+                values.iter().try_for_each(|value| check_value(*field, value))?;
+            }
+            Statement::VerdictOf { field, verdicts } => {
+                check_count(verdicts.len())?;
+                verdicts.iter().try_for_each(|(value, _)| check_value(*field, value))?;
             }
             Statement::Compare { field, mask, value, .. } => {
                 check_value(*field, value)?;
@@ -589,6 +603,16 @@ fn check_rule(rule: &Rule) -> Result<(), String> {
             }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// The values of a rule must fit into one message.
+fn check_count(values: usize) -> Result<(), String> {
+    // An element with a verdict takes at most its key and 300 bytes.
+    const MOST: usize = 180;
+    if values == 0 || values > MOST {
+        return Err(format!("{values} values in one rule, not 1 to {MOST}; use a named set"));
     }
     Ok(())
 }

@@ -113,6 +113,16 @@ impl Nft for Fake {
     }
 }
 
+/// The chains that a statement goes to.
+fn targets(statement: &Statement) -> impl Iterator<Item = &str> {
+    let (one, several) = match statement {
+        Statement::Verdict(verdict) => (Some(verdict), &[][..]),
+        Statement::VerdictOf { verdicts, .. } => (None, verdicts.as_slice()),
+        _ => (None, &[][..]),
+    };
+    one.into_iter().chain(several.iter().map(|(_, verdict)| verdict)).filter_map(chain_of)
+}
+
 impl State {
     fn new(id: &TableId, owner: bool) -> Self {
         let (sets, chains) = (BTreeMap::new(), BTreeMap::new());
@@ -199,9 +209,7 @@ impl State {
             {
                 return Err((0, libc::ENOENT));
             }
-            if let Statement::Verdict(verdict) = statement
-                && let Some(target) = chain_of(verdict)
-            {
+            for target in targets(statement) {
                 self.check_target(target).map_err(|errno| (0, errno))?;
             }
         }

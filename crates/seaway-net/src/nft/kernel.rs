@@ -1,6 +1,7 @@
 //! The kernel's nf_tables, by netlink.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::Nft;
 use super::decode::{self, DecodedSet, ElementsDecoder};
@@ -16,12 +17,29 @@ use crate::netlink::{Message, NetlinkError, Outcome, Protocol, Socket, Writer, o
 #[derive(Debug)]
 pub struct Kernel {
     socket: Socket,
+    last: CommitCost,
+}
+
+/// What a transaction cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitCost {
+    /// Bytes sent.
+    pub bytes: usize,
+    /// Time to write the messages.
+    pub encode: Duration,
+    /// Time that the kernel took to check and commit them.
+    pub kernel: Duration,
 }
 
 impl Kernel {
     /// Opens nf_tables of the calling thread's network namespace.
     pub fn open() -> Result<Self, NftError> {
-        Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, last: CommitCost::default() })
+    }
+
+    /// What the last transaction that was sent cost.
+    pub fn last_commit(&self) -> CommitCost {
+        self.last
     }
 
     /// Reads one set's elements, also those of a dynamic set; `None` if there is no such set.
@@ -132,7 +150,7 @@ impl Kernel {
         if let (true, Some(counted), Some(listed)) = (lasting, set.count, decoder.count())
             && counted as usize != listed
         {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             return Err(NetlinkError::Interrupted { operation: String::new() });
         }
         Ok(decoder.finish())
@@ -231,14 +249,19 @@ impl Nft for Kernel {
         if transaction.is_empty() {
             return Ok(());
         }
+        let start = Instant::now();
         let mut batch = Batch::encode(transaction)?;
         if batch.messages() == 2 {
             return Ok(());
         }
         batch.number_from(self.socket.reserve_sequences(batch.messages()));
         let doing = || format!("commit to table {} ({} bytes)", transaction.table, batch.bytes().len());
+        let encoded = Instant::now();
         self.socket.send(batch.bytes()).map_err(|error| error.during(doing()))?;
-        self.answers(&batch, transaction)
+        let answer = self.answers(&batch, transaction);
+        self.last =
+            CommitCost { bytes: batch.bytes().len(), encode: encoded - start, kernel: encoded.elapsed() };
+        answer
     }
 
     fn generation(&mut self) -> Result<u32, NftError> {

@@ -59,6 +59,11 @@ impl<'a> Lowering<'a> {
                 self.load(key);
                 self.lookup(set, None, None, *negate);
             }
+            Statement::VerdictOf { field, .. } => {
+                self.load(&[*field]);
+                let id = self.anonymous.next().copied();
+                self.lookup(ANONYMOUS, id, Some(REG_VERDICT), false);
+            }
             Statement::VerdictMap { key, map } => {
                 self.load(key);
                 self.lookup(map, None, Some(REG_VERDICT), false);

@@ -30,7 +30,7 @@ pub use diff::diff;
 pub use error::{NftError, Subject};
 pub use fake::Fake;
 pub use field::{Direction, FibAddress, Field, NumgenMode, Tuple, address_type, ct_state, ct_status};
-pub use kernel::Kernel;
+pub use kernel::{CommitCost, Kernel};
 pub use monitor::{Change, Monitor};
 pub use observed::{Observed, ObservedChain, ObservedRule, ObservedSet, SetHeader};
 pub use rule::{Comparison, Learn, NatFlags, NatKind, NatTarget, Reject, Rule, Statement, Verdict};

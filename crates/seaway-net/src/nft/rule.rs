@@ -166,6 +166,13 @@ pub enum Statement {
         /// The map's name.
         map: String,
     },
+    /// `numgen random mod 2 vmap { 0 : goto NAME, 1 : goto OTHER }`, as an anonymous map of the rule
+    VerdictOf {
+        /// What is looked up.
+        field: Field,
+        /// What becomes of packets with which value.
+        verdicts: Vec<(Value, Verdict)>,
+    },
     /// `accept`, `jump NAME`
     Verdict(Verdict),
     /// `dnat ip to …`, `snat ip to …`

@@ -173,6 +173,15 @@ impl Display for Statement {
                 write!(f, "{} {not}@{set}", Concatenated(key))
             }
             Self::VerdictMap { key, map } => write!(f, "{} vmap @{map}", Concatenated(key)),
+            Self::VerdictOf { field, verdicts } => {
+                let types = [field.data_type()];
+                let mut before = format!("{field} vmap {{ ");
+                for (value, verdict) in verdicts {
+                    write!(f, "{before}{} : {verdict}", value.typed(&types))?;
+                    ", ".clone_into(&mut before);
+                }
+                f.write_str(" }")
+            }
             Self::Verdict(verdict) => verdict.fmt(f),
             Self::Nat { kind, family, to, flags } => {
                 let kind = match kind {

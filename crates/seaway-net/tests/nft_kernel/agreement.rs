@@ -43,6 +43,13 @@ fn rule() -> impl Strategy<Value = Rule> {
         Just(Rule::new().vmap([Field::IpDaddr, Field::L4Proto], "verdicts")),
         Just(Rule::new().l4proto_in([TCP, UDP]).accept()),
         chain().prop_map(|name| Rule::new().jump(name)),
+        (chain(), chain()).prop_map(|(first, second)| Rule::new().statement(Statement::VerdictOf {
+            field: Field::random(2),
+            verdicts: vec![
+                (Value::new().number(0), Verdict::Goto(first)),
+                (Value::new().number(1), Verdict::Goto(second)),
+            ],
+        })),
     ]
 }
 

@@ -205,6 +205,13 @@ fn rules_of_all_kinds() {
             negate: true,
             values: vec![port(53), port(443)],
         }))
+        .rule(Rule::new().statement(Statement::VerdictOf {
+            field: F::random(2),
+            verdicts: vec![
+                (number(0), Verdict::Goto("other".to_owned())),
+                (number(1), Verdict::Jump("other".to_owned())),
+            ],
+        }))
         .rule(Rule::new().statement(Statement::SetMark(0x10)))
         .rule(Rule::new().statement(Statement::Trace))
         .rule(Rule::new().statement(Statement::Log { prefix: "seaway ".to_owned(), group: None }))
