@@ -175,3 +175,93 @@ fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn plan(subnets: &[&str]) -> OverlayPlan {
+        OverlayPlan {
+            mtu: 1450,
+            subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
+            devices: Vec::new(),
+            routes: Vec::new(),
+            neighbors: Vec::new(),
+            forwards: Vec::new(),
+            sysctls: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            unreachable: Vec::new(),
+        }
+    }
+
+    fn conf(more: &str) -> NetConf {
+        let text = format!(r#"{{"Network":"10.244.0.0/16",{more}"Backend":{{"Type":"vxlan"}}}}"#);
+        NetConf::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn files_as_others_read_them() {
+        let env = subnet_env(&conf(""), &plan(&["10.244.1.0/24"]));
+        let lines = [
+            "FLANNEL_NETWORK=10.244.0.0/16",
+            "FLANNEL_SUBNET=10.244.1.1/24",
+            "FLANNEL_MTU=1450",
+            "FLANNEL_IPMASQ=true",
+        ];
+        assert_eq!(env.lines().collect::<Vec<_>>(), lines);
+        let both = conf(r#""EnableIPv6":true,"IPv6Network":"fd00::/48","#);
+        let env = subnet_env(&both, &plan(&["10.244.1.0/24", "fd00:0:0:1::/64"]));
+        assert!(
+            env.contains("FLANNEL_IPV6_NETWORK=fd00::/48\nFLANNEL_IPV6_SUBNET=fd00:0:0:1::1/64\n"),
+            "{env}"
+        );
+
+        let text = conflist(&plan(&["10.244.1.0/24"])).unwrap();
+        let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&list["name"], &list["plugins"][0]["type"]), (&json!("seaway"), &json!("seaway")));
+        let mut plugin = list["plugins"][0].clone();
+        (plugin["name"], plugin["cniVersion"]) = (list["name"].clone(), list["cniVersion"].clone());
+        let config = crate::plugin::NetworkConfig::parse(plugin.to_string().as_bytes()).unwrap();
+        assert_eq!((config.mtu, config.ipam.ranges), (Some(1450), vec!["10.244.1.0/24".parse().unwrap()]));
+        assert_eq!(conflist(&plan(&[])), None);
+    }
+
+    #[test]
+    fn files_are_written_only_if_different() {
+        let root = tempfile::tempdir().unwrap();
+        let (conf, plan) = (conf(""), plan(&["10.244.1.0/24"]));
+        assert_eq!(write_all(root.path(), &conf, &plan).unwrap().len(), 2);
+        assert_eq!(write_all(root.path(), &conf, &plan).unwrap(), Vec::<PathBuf>::new());
+        fs::write(root.path().join("run/flannel/subnet.env"), "FLANNEL_").unwrap();
+        assert_eq!(
+            write_all(root.path(), &conf, &plan).unwrap(),
+            [root.path().join("run/flannel/subnet.env")]
+        );
+        let names: Vec<_> = fs::read_dir(root.path().join("etc/cni/net.d"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["10-seaway.conflist"]);
+    }
+
+    #[test]
+    fn plugin_is_put_once_and_never_written_in_place() {
+        let root = tempfile::tempdir().unwrap();
+        let (binary, target) = (root.path().join("binary"), root.path().join("opt/cni/bin/seaway"));
+        fs::write(&binary, "one").unwrap();
+        fs::set_permissions(&binary, Permissions::from_mode(0o755)).unwrap();
+        assert!(install(&binary, &target).unwrap());
+        assert!(!install(&binary, &target).unwrap());
+        let first = fs::metadata(&target).unwrap();
+        assert_eq!(first.permissions().mode() & 0o777, 0o755);
+        fs::write(&binary, "two").unwrap();
+        assert!(install(&binary, &target).unwrap());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "two");
+        assert_ne!(fs::metadata(&target).unwrap().ino(), first.ino());
+        assert!(install_plugin(root.path()).unwrap());
+        assert!(!install_plugin(root.path()).unwrap());
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+    }
+}

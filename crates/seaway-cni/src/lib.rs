@@ -8,6 +8,8 @@ pub mod ipam;
 pub mod overlay;
 pub mod plugin;
 
+pub use plugin::{CniArgs, is_cni_call, run};
+
 /// The routing protocol number of the overlay's routes (`rtm_protocol`; numbers above 4 are for the taking,
 /// linux/rtnetlink.h).
 pub const OVERLAY_ROUTE_PROTOCOL: u8 = 83;
