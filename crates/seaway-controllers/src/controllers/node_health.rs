@@ -36,21 +36,30 @@ pub struct Heard {
     last: HashMap<String, (Sign, Instant)>,
 }
 
-type Sign = (Option<String>, Option<Timestamp>);
+/// What a node says of itself: its lease's renewal, and its condition `Ready`.
+#[derive(Clone, PartialEq)]
+struct Sign {
+    renewed: Option<String>,
+    ready: Option<NodeCondition>,
+}
 
 impl Heard {
     /// Takes note of what a node's lease and status say now; gives how long ago the last news came.
     pub fn listen(&mut self, name: &str, lease: Option<&Lease>, node: &Node, now: Instant) -> Duration {
         let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.as_ref()).map(|t| t.0.to_string());
-        let status = ready(node).and_then(|c| c.last_heartbeat_time.as_ref()).map(|time| time.0);
-        let sign = (renewed, status);
-        match self.last.get(name) {
-            Some((known, at)) if *known == sign => now.duration_since(*at),
-            _ => {
-                self.last.insert(name.to_owned(), (sign, now));
-                Duration::ZERO
-            }
+        // `Unknown` is our own word, and the end of what the node said.
+        let ready = ready(node).filter(|c| c.status != "Unknown").cloned();
+        let sign = Sign { renewed, ready };
+        let Some((known, at)) = self.last.get_mut(name) else {
+            self.last.insert(name.to_owned(), (sign, now));
+            return Duration::ZERO;
+        };
+        let news = known.renewed != sign.renewed || (sign.ready.is_some() && known.ready != sign.ready);
+        *known = sign;
+        if news {
+            *at = now;
         }
+        now.duration_since(*at)
     }
 
     /// Forgets a node that is gone.
@@ -307,5 +316,8 @@ mod tests {
             Some(Time("2020-01-01T00:00:00Z".parse().unwrap()));
         assert_eq!(heard.listen("n", None, &node, after(10)), Duration::ZERO, "whatever its clock says");
         assert_eq!(heard.listen("n", None, &node, after(12)), Duration::from_secs(2));
+        let unknown = self::node("Unknown", &[]);
+        assert_eq!(heard.listen("n", None, &unknown, after(13)), Duration::from_secs(3), "our own word");
+        assert_eq!(heard.listen("n", None, &node, after(14)), Duration::ZERO, "it says the same anew");
     }
 }
