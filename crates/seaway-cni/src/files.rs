@@ -76,24 +76,6 @@ pub fn conflist(plan: &OverlayPlan) -> Option<String> {
     Some(format!("{list:#}\n"))
 }
 
-/// Writes what of [`SUBNET_ENV`] and [`CONFLIST`] differs, below `root` (`/` for the node itself); what was written.
-pub fn write_all(root: &Path, conf: &NetConf, plan: &OverlayPlan) -> Result<Vec<PathBuf>, FileError> {
-    let mut written = Vec::new();
-    let files = [
-        (SUBNET_ENV, Some(subnet_env(conf, plan)).filter(|_| !plan.subnets.is_empty())),
-        (CONFLIST, conflist(plan)),
-    ];
-    for (path, text) in files {
-        let path = root.join(path.trim_start_matches('/'));
-        if let Some(text) = text
-            && write_if_different(&path, text.as_bytes())?
-        {
-            written.push(path);
-        }
-    }
-    Ok(written)
-}
-
 /// Replaces the file in one step, where it holds something else; `true` where it did.
 pub fn write_if_different(path: &Path, contents: &[u8]) -> Result<bool, FileError> {
     if fs::read(path).is_ok_and(|current| current == contents) {
@@ -116,7 +98,7 @@ pub fn install_plugin(root: &Path) -> Result<bool, FileError> {
 fn install(binary: &Path, path: &Path) -> io::Result<bool> {
     let wanted = fs::metadata(binary)?;
     if let Ok(current) = fs::metadata(path)
-        && (same_file(&current, &wanted) || same_contents(path, &current, binary, &wanted)?)
+        && (same_file(&current, &wanted) || is_copy(&current, &wanted))
     {
         return Ok(false);
     }
@@ -128,7 +110,10 @@ fn install(binary: &Path, path: &Path) -> io::Result<bool> {
             return rename(&temporary, path).map(|()| true);
         }
     }
-    replace(path, 0o755, |file| io::copy(&mut File::open(binary)?, file).map(drop))?;
+    replace(path, 0o755, |file| {
+        io::copy(&mut File::open(binary)?, file)?;
+        file.set_modified(wanted.modified()?)
+    })?;
     Ok(true)
 }
 
@@ -136,11 +121,11 @@ fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-fn same_contents(path: &Path, one: &fs::Metadata, binary: &Path, other: &fs::Metadata) -> io::Result<bool> {
-    // Copies keep no times, so the bytes have to be read; a binary of another length is another one.
-    Ok(one.len() == other.len()
-        && one.permissions().mode() & 0o111 != 0
-        && fs::read(path)? == fs::read(binary)?)
+/// Copies get the time of what they were copied from, so that nobody has to read both to compare.
+fn is_copy(copy: &fs::Metadata, of: &fs::Metadata) -> bool {
+    copy.len() == of.len()
+        && copy.modified().ok() == of.modified().ok()
+        && copy.permissions().mode() & 0o111 != 0
 }
 
 /// Writes a new file beside `path` and renames it: readers see the old one or the new one, whole.
@@ -231,19 +216,14 @@ mod tests {
     #[test]
     fn files_are_written_only_if_different() {
         let root = tempfile::tempdir().unwrap();
-        let (conf, plan) = (conf(""), plan(&["10.244.1.0/24"]));
-        assert_eq!(write_all(root.path(), &conf, &plan).unwrap().len(), 2);
-        assert_eq!(write_all(root.path(), &conf, &plan).unwrap(), Vec::<PathBuf>::new());
-        fs::write(root.path().join("run/flannel/subnet.env"), "FLANNEL_").unwrap();
-        assert_eq!(
-            write_all(root.path(), &conf, &plan).unwrap(),
-            [root.path().join("run/flannel/subnet.env")]
-        );
-        let names: Vec<_> = fs::read_dir(root.path().join("etc/cni/net.d"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        assert_eq!(names, ["10-seaway.conflist"]);
+        let path = root.path().join("run/flannel/subnet.env");
+        assert!(write_if_different(&path, b"one").unwrap());
+        assert!(!write_if_different(&path, b"one").unwrap());
+        assert!(write_if_different(&path, b"two").unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        // Nothing is left beside it.
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert!(write_if_different(&path.join("below-a-file"), b"").is_err());
     }
 
     #[test]
@@ -256,9 +236,9 @@ mod tests {
         assert!(!install(&binary, &target).unwrap());
         let first = fs::metadata(&target).unwrap();
         assert_eq!(first.permissions().mode() & 0o777, 0o755);
-        fs::write(&binary, "two").unwrap();
+        fs::write(&binary, "three").unwrap();
         assert!(install(&binary, &target).unwrap());
-        assert_eq!(fs::read_to_string(&target).unwrap(), "two");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "three");
         assert_ne!(fs::metadata(&target).unwrap().ino(), first.ino());
         assert!(install_plugin(root.path()).unwrap());
         assert!(!install_plugin(root.path()).unwrap());

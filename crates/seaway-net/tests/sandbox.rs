@@ -372,6 +372,14 @@ fn sandboxes_nest_and_are_found_from_outside() {
 }
 
 #[test]
+fn keeps_the_root_but_not_proc() {
+    let script = "echo $$; readlink /proc/self | grep -c '^[1-9]$'; head -c 2 /proc/1/cmdline";
+    let mut spec = Spec::new("kept", shell(script));
+    (spec.mount, spec.pid) = (Ns::New, Ns::New);
+    assert_eq!(output(&spec).0, "1\n1\nsh");
+}
+
+#[test]
 fn runs_as_another_user() {
     let mut spec = Spec::new("user", shell("id -u; id -g; id -G"));
     (spec.uid, spec.gid) = (Some(65534), Some(65533));

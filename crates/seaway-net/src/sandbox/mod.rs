@@ -49,7 +49,8 @@ pub struct Spec {
     pub pid: Ns,
     /// The hostname to set.
     pub hostname: Option<String>,
-    /// The root file system; `None` keeps the caller's (read and write, mind).
+    /// The root file system; `None` keeps the caller's (read and write, mind), with a `/proc` of its own where both the mount and the
+    /// PID namespace are new.
     pub root: Option<Root>,
     /// The program and its arguments. A name without `/` is looked up in the `PATH` of [`Spec::env`].
     pub argv: Vec<String>,

@@ -119,6 +119,11 @@ pub(super) fn assemble(root: &Root, mut own_binary: OwnBinary) -> Step<()> {
     pieces.into_iter().try_for_each(place)
 }
 
+/// Mounts `/proc` of the calling process's PID namespace over the one that is there.
+pub(super) fn mount_proc() -> Step<()> {
+    mount("proc", Path::new("/proc"), MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")
+}
+
 fn prepare(mount: &Mount, own_binary: &mut OwnBinary, pieces: &mut Vec<Piece>) -> Step<()> {
     match mount {
         Mount::HostUserland => prepare_userland(pieces)?,

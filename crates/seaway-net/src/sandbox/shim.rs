@@ -267,8 +267,11 @@ fn set_up(spec: &Spec, own_binary: OwnBinary) -> Step<Program<'_>> {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", private).map_err(failed("make private the mounts of", "/"))?;
     }
-    if let Some(root) = &spec.root {
-        root::assemble(root, own_binary)?;
+    match &spec.root {
+        Some(root) => root::assemble(root, own_binary)?,
+        // The caller's /proc would tell of another PID namespace's processes.
+        None if spec.mount == Ns::New && spec.pid == Ns::New => root::mount_proc()?,
+        None => {}
     }
     Ok(Program {
         argv: &spec.argv,
