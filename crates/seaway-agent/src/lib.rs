@@ -1,1 +1,26 @@
-//! The node's agent: Snapshot to plans to drivers
+//! The node's agent: watches the API, plans, and keeps the node's kernel in step with the plans.
+//!
+//! ```text
+//! Source ──Update──▶ Part (services, overlay, …): follow → plan → reconcile on a blocking thread ──▶ kernel
+//!                      └──▶ status, applied plan ──▶ /run/seaway/agent.sock, /healthz, /metrics
+//! ```
+//!
+//! Architecture invariant: the parts know nothing of each other. One that fails is tried again with growing delays
+//! while the others go on, and nothing in the kernel is touched before the API's first complete list has come.
+
+mod announce;
+mod args;
+mod health;
+mod kernel;
+mod metrics;
+mod overlay;
+mod part;
+mod run;
+mod services;
+mod socket;
+mod status;
+mod system;
+
+pub use args::AgentArgs;
+pub use run::run;
+pub use status::{AgentStatus, AppliedPlan, PartStatus};

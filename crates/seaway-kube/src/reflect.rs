@@ -42,7 +42,7 @@ pub(crate) enum Event {
     /// A complete list.
     Replaced(Vec<Entry>),
     /// One object came or changed.
-    Applied(Entry),
+    Applied(Box<Entry>),
     /// One object is gone.
     Deleted(ObjectName),
     /// The watch stands, or a bookmark has come: the state is as fresh as it looks.
@@ -266,7 +266,7 @@ async fn watch<K: Reflected>(
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 advance(version, &object);
-                tell(K::KIND, Event::Applied(entry(&object)));
+                tell(K::KIND, Event::Applied(Box::new(entry(&object))));
             }
             WatchEvent::Deleted(object) => {
                 advance(version, &object);

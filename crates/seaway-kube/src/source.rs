@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use kube::{Api, Client};
 use seaway_model::{Changes, Problem, Snapshot};
@@ -98,7 +99,7 @@ pub struct KindStatus {
     /// The watch stands.
     pub connected: bool,
     /// When the API server was last heard of: an event, a bookmark or a list.
-    pub last_event: Option<SystemTime>,
+    pub last_event: Option<Timestamp>,
     /// The last failure, kept after it is over.
     pub last_error: Option<String>,
     /// Complete lists so far.
@@ -292,14 +293,15 @@ impl State {
             return;
         }
         status.connected = true;
-        status.last_event = Some(SystemTime::now());
+        status.last_event = Some(Timestamp::now());
         match event {
             Event::Replaced(list) => {
                 status.synced = true;
                 status.lists += 1;
                 self.store.replace(kind, list);
             }
-            Event::Applied((name, content)) => {
+            Event::Applied(entry) => {
+                let (name, content) = *entry;
                 status.events += 1;
                 self.store.apply(kind, name, content);
             }

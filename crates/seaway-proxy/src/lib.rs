@@ -14,5 +14,5 @@ mod slots;
 mod udp;
 
 pub use driver::{DriverError, Report, ServiceDriver};
-pub use nftables::NftablesDriver;
-pub use udp::{UdpCleaner, UdpFlow, UdpFlows};
+pub use nftables::{NftablesDriver, OwnCommits, TABLE};
+pub use udp::{UdpCleaner, UdpFlows};

@@ -1,6 +1,7 @@
 //! The nf_tables driver: tables `ip seaway` and `ip6 seaway`, nobody else's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use seaway_model::{EgressPlan, NodePlan, ObjectName, PlanDiff, Protocol, ServiceAddress};
 use seaway_net::nft::{Nft, NftError, Object, Operation, TableId, Transaction, diff};
@@ -8,6 +9,33 @@ use seaway_net::nft::{Nft, NftError, Object, Operation, TableId, Transaction, di
 use crate::driver::{DriverError, Report, ServiceDriver};
 use crate::programmed::{Programmed, indices};
 use crate::ruleset::{self, IpFamily};
+
+/// The name of the driver's tables, one in each of the families `ip` and `ip6`.
+pub const TABLE: &str = ruleset::TABLE;
+
+/// The ruleset generations that a driver's own commits made, so that a watcher can tell others' changes from them.
+#[derive(Debug, Default)]
+pub struct OwnCommits {
+    generations: Mutex<VecDeque<u32>>,
+}
+
+impl OwnCommits {
+    /// How many are remembered: more than a watcher falls behind.
+    const MOST: usize = 4096;
+
+    /// The generation is one of the last that the driver made. Ask when its call has returned, not before.
+    pub fn contains(&self, generation: u32) -> bool {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).contains(&generation)
+    }
+
+    fn add(&self, generation: u32) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.push_back(generation);
+        if generations.len() > Self::MOST {
+            generations.pop_front();
+        }
+    }
+}
 
 /// Programs services and masquerade into nf_tables by elements of flat maps.
 #[derive(Debug)]
@@ -19,12 +47,24 @@ pub struct NftablesDriver<N> {
     egress: EgressPlan,
     /// The kernel is known to have what is written above.
     clean: bool,
+    own: Arc<OwnCommits>,
 }
 
 impl<N: Nft> NftablesDriver<N> {
     /// A driver that knows nothing yet: its first call reads what is there and takes it over.
     pub fn new(nft: N) -> Self {
-        Self { nft, programmed: BTreeMap::new(), egress: EgressPlan::default(), clean: false }
+        Self {
+            nft,
+            programmed: BTreeMap::new(),
+            egress: EgressPlan::default(),
+            clean: false,
+            own: Arc::default(),
+        }
+    }
+
+    /// The generations that this driver makes.
+    pub fn own_commits(&self) -> Arc<OwnCommits> {
+        self.own.clone()
     }
 
     /// The transactions that make of what is there what `plan` says, and what will have been programmed by each.
@@ -59,7 +99,14 @@ impl<N: Nft> NftablesDriver<N> {
         if transaction.is_empty() {
             return Ok(0);
         }
+        let before = self.nft.generation();
         self.nft.commit(transaction).map_err(|source| failure(plan, source))?;
+        // Where someone else has committed in between it is not known which was ours: let a watcher look.
+        if let (Ok(before), Ok(after)) = (before, self.nft.generation())
+            && after == before.wrapping_add(1)
+        {
+            self.own.add(after);
+        }
         Ok(size(transaction))
     }
 }

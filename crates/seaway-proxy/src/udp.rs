@@ -7,38 +7,50 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use seaway_model::{Backend, PlanDiff, Protocol, ServiceAddress, ServicePlan};
-
-/// A UDP flow as connection tracking has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UdpFlow<H> {
-    /// Where its first packet was sent.
-    pub destination: Backend,
-    /// Who answers.
-    pub answerer: Backend,
-    /// What it is deleted by.
-    pub handle: H,
-}
+use seaway_net::conntrack::{Conntrack, Filter, Flow};
 
 /// The connection tracking table, as far as it is needed here: the kernel's, or a fake.
 pub trait UdpFlows: Send + 'static {
-    /// What a flow is deleted by.
-    type Handle;
+    /// A flow, to delete it by.
+    type Flow;
 
-    /// All UDP flows.
+    /// The UDP flows for which `wanted` holds, given where a flow's first packet was sent and who answers it.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    fn list(&mut self) -> io::Result<Vec<UdpFlow<Self::Handle>>>;
+    fn list(&mut self, wanted: &dyn Fn(Backend, Backend) -> bool) -> io::Result<Vec<Self::Flow>>;
 
-    /// Forgets a flow; `false` if it is gone already.
+    /// Forgets flows; tells how many were still there.
     ///
     /// # Errors
     /// The kernel refuses.
-    fn delete(&mut self, handle: &Self::Handle) -> io::Result<bool>;
+    fn delete(&mut self, flows: &[Self::Flow]) -> io::Result<usize>;
+}
+
+impl UdpFlows for Conntrack {
+    type Flow = Flow;
+
+    fn list(&mut self, wanted: &dyn Fn(Backend, Backend) -> bool) -> io::Result<Vec<Flow>> {
+        let wanted = |flow: &Flow| match (flow.original.destination_socket(), flow.reply.source_socket()) {
+            (Some(destination), Some(answerer)) => wanted(backend(destination), backend(answerer)),
+            _ => false,
+        };
+        let filter = Filter::protocol(Protocol::Udp.number());
+        self.list_where(&filter, wanted).map_err(io::Error::other)
+    }
+
+    fn delete(&mut self, flows: &[Flow]) -> io::Result<usize> {
+        Self::delete_all(self, flows).map_err(io::Error::other)
+    }
+}
+
+fn backend(socket: SocketAddr) -> Backend {
+    Backend { ip: socket.ip(), port: socket.port() }
 }
 
 /// Which addresses' flows to look at, by which plan.
@@ -141,13 +153,8 @@ fn clean_for_ever(mut flows: impl UdpFlows, shared: &(Mutex<Pending>, Condvar)) 
 
 /// Forgets the flows that are stale by `work`; tells how many.
 fn clean(flows: &mut impl UdpFlows, work: &Pending) -> io::Result<usize> {
-    let mut count = 0;
-    for flow in flows.list()? {
-        if work.is_stale(flow.destination, flow.answerer) {
-            count += usize::from(flows.delete(&flow.handle)?);
-        }
-    }
-    Ok(count)
+    let stale = flows.list(&|destination, answerer| work.is_stale(destination, answerer))?;
+    flows.delete(&stale)
 }
 
 #[cfg(test)]

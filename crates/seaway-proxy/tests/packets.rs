@@ -1,4 +1,5 @@
 //! Real packets through the tables that the driver makes, in network namespaces.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
 mod common;
 
@@ -11,9 +12,10 @@ use std::thread;
 
 use common::{Cluster, Server, Topology, ask_tcp, ask_udp, ip, output, udp_client};
 use seaway_model::{Backend, Flow, Masquerade, PlanDiff, Protocol, Translation};
+use seaway_net::conntrack::Conntrack;
 use seaway_net::nft::{Kernel, Nft};
 use seaway_net::sysctl;
-use seaway_proxy::{NftablesDriver, ServiceDriver};
+use seaway_proxy::{NftablesDriver, ServiceDriver, UdpCleaner};
 
 const VIP: &str = "10.96.0.7";
 const OUTSIDE: &str = "192.0.2.2";
@@ -256,4 +258,25 @@ fn shrinking_and_growing_under_a_flood_leaves_no_flow_untranslated() {
     };
     assert!(packets("\"translated\"") > u64::from(ROUNDS), "{flows} flows were sent: {watched}");
     assert_eq!(packets("\"untranslated\""), 0, "of {flows} flows: {watched}");
+}
+
+#[test]
+fn a_udp_flow_moves_when_its_endpoint_goes() {
+    let mut topology = Topology::new();
+    let client = topology.add_pod("10.244.1.2");
+    let pods: Vec<IpAddr> = ["10.244.1.5", "10.244.1.6"].map(|pod| topology.add_pod(pod)).into();
+    let _servers: Vec<Server> = pods.iter().map(|pod| Server::udp(topology.pod(*pod), at(*pod))).collect();
+    let cleaner = topology.node.run(|| UdpCleaner::start(Conntrack::open().unwrap()).unwrap()).unwrap();
+    let mut cluster = Cluster::new();
+    cluster.set("dns", VIP, Protocol::Udp, &pods[..1]);
+    let mut driver = driver(&topology);
+    driver.sync(&cluster.plan).unwrap();
+    let socket = udp_client(topology.pod(client), vip());
+    assert_eq!(ask_udp(&socket).unwrap().0, pods[0]);
+    let diff = cluster.set("dns", VIP, Protocol::Udp, &pods[1..]);
+    driver.apply(&cluster.plan, &diff).unwrap();
+    // The flow stays where it was until the cleaner has been by.
+    cleaner.check(&diff, &cluster.plan.services);
+    let moved = || ask_udp(&socket).is_ok_and(|(server, _)| server == pods[1]);
+    assert!((0..1000).any(|_| moved()), "still answered by {:?}", ask_udp(&socket));
 }

@@ -87,7 +87,7 @@ async fn run(answers: Vec<Answer>) -> (Vec<String>, Vec<String>) {
                     let names: Vec<_> = entries.iter().map(|(name, _)| name.name.to_string()).collect();
                     format!("replaced {}", names.join(","))
                 }
-                Event::Applied((name, _)) => format!("applied {}", name.name),
+                Event::Applied(entry) => format!("applied {}", entry.0.name),
                 Event::Deleted(name) => format!("deleted {}", name.name),
                 Event::Alive => "alive".into(),
                 Event::Lost(_) => "lost".into(),

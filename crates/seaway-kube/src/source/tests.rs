@@ -18,7 +18,7 @@ async fn nothing_is_told_before_all_kinds_are_listed() {
     let hub = hub();
     let mut subscription = Subscription::new(hub.clone());
     hub.take_in(ObjectKind::Namespace, Event::Replaced(vec![namespace("a")]));
-    hub.take_in(ObjectKind::Namespace, Event::Applied(namespace("b")));
+    hub.take_in(ObjectKind::Namespace, Event::Applied(Box::new(namespace("b"))));
     assert!(subscription.next().now_or_never().is_none());
     hub.take_in(ObjectKind::Node, Event::Replaced(Vec::new()));
     let update = subscription.next().now_or_never().unwrap();
@@ -36,11 +36,11 @@ async fn each_consumer_is_told_what_it_has_not_seen() {
     let mut slow = Subscription::new(hub.clone());
     quick.next().await;
     slow.next().await;
-    hub.take_in(ObjectKind::Namespace, Event::Applied(namespace("a")));
+    hub.take_in(ObjectKind::Namespace, Event::Applied(Box::new(namespace("a"))));
     assert_eq!(quick.next().await.changes.namespaces, ["a".into()].into());
-    hub.take_in(ObjectKind::Namespace, Event::Applied(namespace("a")));
+    hub.take_in(ObjectKind::Namespace, Event::Applied(Box::new(namespace("a"))));
     assert!(quick.next().now_or_never().is_none(), "the same again is no change");
-    hub.take_in(ObjectKind::Namespace, Event::Applied(namespace("b")));
+    hub.take_in(ObjectKind::Namespace, Event::Applied(Box::new(namespace("b"))));
     let update = slow.next().await;
     assert_eq!(update.changes.namespaces, ["a".into(), "b".into()].into());
     assert_eq!(update.snapshot.namespaces.size(), 2);
@@ -55,7 +55,7 @@ async fn a_waiting_consumer_is_woken() {
     subscription.next().await;
     let waiting = tokio::spawn(async move { subscription.next().await });
     tokio::task::yield_now().await;
-    hub.take_in(ObjectKind::Namespace, Event::Applied(namespace("a")));
+    hub.take_in(ObjectKind::Namespace, Event::Applied(Box::new(namespace("a"))));
     assert_eq!(waiting.await.unwrap().snapshot.namespaces.size(), 1);
 }
 

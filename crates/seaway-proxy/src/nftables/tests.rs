@@ -52,7 +52,7 @@ impl Cluster {
             serving: true,
             terminating: false,
             hostname: None,
-            node_name: Some(if host % 2 == 0 { "n1".into() } else { "n2".into() }),
+            node_name: Some(if host.is_multiple_of(2) { "n1".into() } else { "n2".into() }),
             zone: None,
             zone_hints: Vec::new(),
             node_hints: Vec::new(),

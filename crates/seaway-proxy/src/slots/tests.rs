@@ -12,8 +12,9 @@ fn backends(hosts: &[u8]) -> Vec<Backend> {
 
 #[test]
 fn orders() {
-    let cases: &[(&[u8], &[u8], usize, &[u8])] = &[
-        // Found in the kernel, wanted, how many of them local; what comes of it.
+    type Hosts = &'static [u8];
+    // Found in the kernel, wanted, how many of them local; what comes of it.
+    let cases: &[(Hosts, Hosts, usize, Hosts)] = &[
         (&[], &[1, 2, 3], 0, &[1, 2, 3]),
         (&[3, 1, 2], &[1, 2, 3], 0, &[3, 1, 2]),
         // The last one moves into the gap.

@@ -46,19 +46,15 @@ fn plan() -> ServicePlan {
 struct Table(BTreeMap<u32, (Backend, Backend)>);
 
 impl UdpFlows for Table {
-    type Handle = u32;
+    type Flow = u32;
 
-    fn list(&mut self) -> io::Result<Vec<UdpFlow<u32>>> {
-        let flow = |(id, (destination, answerer)): (&u32, &(Backend, Backend))| UdpFlow {
-            destination: *destination,
-            answerer: *answerer,
-            handle: *id,
-        };
-        Ok(self.0.iter().map(flow).collect())
+    fn list(&mut self, wanted: &dyn Fn(Backend, Backend) -> bool) -> io::Result<Vec<u32>> {
+        let flows = self.0.iter().filter(|(_, (destination, answerer))| wanted(*destination, *answerer));
+        Ok(flows.map(|(id, _)| *id).collect())
     }
 
-    fn delete(&mut self, handle: &u32) -> io::Result<bool> {
-        Ok(self.0.remove(handle).is_some())
+    fn delete(&mut self, flows: &[u32]) -> io::Result<usize> {
+        Ok(flows.iter().filter(|id| self.0.remove(id).is_some()).count())
     }
 }
 

@@ -1,5 +1,5 @@
 //! A node with pods in network namespaces, and a cluster to plan for.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

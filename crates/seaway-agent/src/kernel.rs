@@ -1,0 +1,93 @@
+//! The kernel's side of the agent: sockets of the node's network namespace, and who else changes nf_tables.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use seaway_net::conntrack::Conntrack;
+use seaway_net::nft::{Change, Kernel, Monitor};
+use seaway_proxy::{NftablesDriver, OwnCommits, TABLE, UdpCleaner};
+use tokio::sync::{Notify, mpsc};
+
+/// The service driver of this node.
+pub(crate) fn service_driver() -> anyhow::Result<NftablesDriver<Kernel>> {
+    Ok(NftablesDriver::new(Kernel::open().context("open nf_tables (this needs CAP_NET_ADMIN)")?))
+}
+
+/// How long after a change it is looked whether it was the agent's own: until the commit has returned by all means.
+const SETTLE: Duration = Duration::from_millis(250);
+/// The least time between two readings that others' changes cause.
+const BETWEEN: Duration = Duration::from_millis(700);
+
+/// What the watching thread passes on.
+enum Seen {
+    /// Our table is gone, or nobody knows.
+    Gone,
+    /// Somebody's transaction, of any table.
+    Generation(u32),
+}
+
+/// Wakes `dirty` when someone else may have changed our tables: at once when one was deleted, within a second when
+/// there was any transaction that is not the driver's own.
+pub(crate) fn watch_tables(
+    own: Arc<OwnCommits>,
+    dirty: Arc<Notify>,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut monitor = Monitor::open().context("watch nf_tables")?;
+    let (tell, seen) = mpsc::unbounded_channel();
+    let watch = move || {
+        loop {
+            let changes = monitor.next_changes().unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot watch nf_tables; trying again");
+                thread::sleep(Duration::from_secs(1));
+                vec![Change::Lost]
+            });
+            for change in changes {
+                let seen = match change {
+                    Change::TableDeleted(table) if table.name == TABLE => Seen::Gone,
+                    Change::TableDeleted(_) => continue,
+                    Change::Generation(generation) => Seen::Generation(generation),
+                    Change::Lost => Seen::Gone,
+                };
+                if tell.send(seen).is_err() {
+                    return;
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("nft-monitor".into()).spawn(watch).context("start the nf_tables watcher")?;
+    Ok(judge(seen, own, dirty))
+}
+
+async fn judge(mut seen: mpsc::UnboundedReceiver<Seen>, own: Arc<OwnCommits>, dirty: Arc<Notify>) {
+    while let Some(first) = seen.recv().await {
+        let mut generations = Vec::new();
+        let mut gone = false;
+        let mut take = |seen| match seen {
+            Seen::Gone => gone = true,
+            Seen::Generation(generation) => generations.push(generation),
+        };
+        take(first);
+        while let Ok(next) = seen.try_recv() {
+            take(next);
+        }
+        if gone {
+            tracing::warn!("someone deleted a table of ours; restoring it");
+            dirty.notify_one();
+            continue;
+        }
+        tokio::time::sleep(SETTLE).await;
+        if generations.iter().any(|generation| !own.contains(*generation)) {
+            tracing::debug!("someone else changed nf_tables; looking whether our tables are as they were");
+            dirty.notify_one();
+            tokio::time::sleep(BETWEEN).await;
+        }
+    }
+}
+
+/// What lets this node's UDP flows follow their endpoints.
+pub(crate) fn udp_cleaner() -> anyhow::Result<UdpCleaner> {
+    let conntrack = Conntrack::open().context("open connection tracking (this needs CAP_NET_ADMIN)")?;
+    UdpCleaner::start(conntrack).context("start the UDP flow cleaner")
+}

@@ -1,0 +1,96 @@
+//! Services and masquerade: the plan, its driver and the UDP flows that have to move.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use seaway_kube::Update;
+use seaway_model::{EgressPlan, NodePlan, PlanDiff, ServicePlan, Snapshot};
+use seaway_proxy::{ServiceDriver, UdpCleaner};
+
+use crate::part::{Outcome, Part};
+use crate::status::Shared;
+
+/// The taint of a node that the cluster autoscaler is about to remove (kube-proxy's health check looks for it).
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// What is given and does not change while the agent runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EgressSettings {
+    /// The networks of all pods; where empty, what the nodes' podCIDRs add up to.
+    pub(crate) pod_networks: Vec<IpNet>,
+    /// Further destinations that pods reach under their own address.
+    pub(crate) non_masquerade: Vec<IpNet>,
+}
+
+/// The part called `services`.
+pub(crate) struct Services<D> {
+    settings: EgressSettings,
+    plan: NodePlan,
+    diff: PlanDiff,
+    driver: D,
+    cleaner: UdpCleaner,
+    shared: Arc<Shared>,
+}
+
+impl<D: ServiceDriver> Services<D> {
+    pub(crate) fn new(settings: EgressSettings, driver: D, cleaner: UdpCleaner, shared: Arc<Shared>) -> Self {
+        let services = ServicePlan::new(shared.node.as_str());
+        let plan = NodePlan { services, egress: EgressPlan::default() };
+        Self { settings, plan, diff: PlanDiff::default(), driver, cleaner, shared }
+    }
+
+    fn look_at_node(&self, snapshot: &Snapshot) {
+        let node = snapshot.nodes.get(self.shared.node.as_str());
+        let doomed = node.is_some_and(|node| {
+            node.deleting || node.taints.iter().any(|taint| &**taint == TO_BE_DELETED_TAINT)
+        });
+        self.shared.set_node_eligible(!doomed);
+    }
+}
+
+/// The masquerade of `node`.
+pub(crate) fn egress(settings: &EgressSettings, node: &str, snapshot: &Snapshot) -> EgressPlan {
+    let own = snapshot.nodes.get(node).map(|node| node.pod_cidrs.clone()).unwrap_or_default();
+    let networks = if settings.pod_networks.is_empty() {
+        snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied()).collect()
+    } else {
+        settings.pod_networks.clone()
+    };
+    EgressPlan::new(&networks, &own, &settings.non_masquerade)
+}
+
+impl<D: ServiceDriver + 'static> Part for Services<D> {
+    fn name(&self) -> &'static str {
+        "services"
+    }
+
+    fn follow(&mut self, update: &Update) -> bool {
+        let Update { snapshot, changes } = update;
+        let mut work = changes.all;
+        if changes.all || !changes.nodes.is_empty() {
+            self.look_at_node(snapshot);
+            let egress = egress(&self.settings, &self.shared.node, snapshot);
+            work |= egress != self.plan.egress;
+            self.plan.egress = egress;
+        }
+        self.shared.metrics.service_changes(changes.services.len());
+        self.diff = self.plan.services.update(snapshot, changes);
+        work || !self.diff.is_empty()
+    }
+
+    fn reconcile(&mut self) -> Result<Outcome, String> {
+        let diff = std::mem::take(&mut self.diff);
+        let report = self.driver.apply(&self.plan, &diff).map_err(|error| error.to_string())?;
+        self.shared.publish(self.plan.clone());
+        if report.full {
+            self.cleaner.check_all(&self.plan.services);
+        } else {
+            self.cleaner.check(&diff, &self.plan.services);
+        }
+        Ok(Outcome { full: report.full, operations: report.operations })
+    }
+
+    fn mark_dirty(&mut self) {
+        self.driver.mark_dirty();
+    }
+}
