@@ -1,6 +1,7 @@
 //! The cache of the cluster and the queues that its changes feed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
@@ -115,6 +116,11 @@ impl Cluster {
         let change = K::store_mut(&mut stores).assume(object);
         K::changed(&self.queues, &stores, &change);
         change.new
+    }
+
+    /// A watch failed.
+    pub fn note_trouble<K: Routed>(&self) {
+        K::store_mut(&mut self.stores.write()).note_trouble(Instant::now());
     }
 
     /// A list begins.

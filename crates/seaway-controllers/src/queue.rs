@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// First delay of a key that failed; doubled with each further failure.
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 /// Longest delay of a key that goes on failing.
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 /// Keys waiting for, or under, work.
 pub struct Queue<K> {

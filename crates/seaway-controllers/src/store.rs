@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -65,6 +66,7 @@ pub struct Store<K> {
     /// During a list: the keys listed or written since it began.
     listing: Option<HashSet<Key>>,
     synced: bool,
+    trouble: Option<Instant>,
 }
 
 /// The uid of an object's controller.
@@ -94,6 +96,7 @@ impl<K: Resource> Store<K> {
             gone_order: VecDeque::new(),
             listing: None,
             synced: false,
+            trouble: None,
         }
     }
 
@@ -128,6 +131,16 @@ impl<K: Resource> Store<K> {
     /// Whether a whole list has been seen.
     pub fn synced(&self) -> bool {
         self.synced
+    }
+
+    /// The watch failed: until it is back, silence means nothing.
+    pub fn note_trouble(&mut self, now: Instant) {
+        self.trouble = Some(now);
+    }
+
+    /// How long the watch has gone without a failure; `None` if it never failed.
+    pub fn untroubled_for(&self, now: Instant) -> Option<Duration> {
+        self.trouble.map(|at| now.duration_since(at))
     }
 
     /// A list begins; the objects it does not name are gone when it ends.

@@ -23,7 +23,8 @@ pub(crate) struct Reconnect {
 
 impl Reconnect {
     const FIRST: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(5);
+    /// Shorter than any sensible grace period of nodes, whose silence counts from the last failed attempt.
+    const LONGEST: Duration = Duration::from_secs(2);
 }
 
 impl Default for Reconnect {
@@ -62,10 +63,15 @@ pub async fn pump<K: Routed>(cluster: Arc<Cluster>, client: Client, config: watc
                 cluster.forget::<K>(&Key::of(object.meta()), object.meta().uid.as_deref());
             }
             Ok(None) => return,
-            Err(error @ watcher::Error::WatchError(_)) => {
-                debug!(kind = ?K::KIND, %error, "watch ended; list again");
+            Err(error) => {
+                cluster.note_trouble::<K>();
+                match error {
+                    watcher::Error::WatchError(_) => {
+                        debug!(kind = ?K::KIND, %error, "watch ended; list again")
+                    }
+                    _ => warn!(kind = ?K::KIND, %error, "watch failed; try again"),
+                }
             }
-            Err(error) => warn!(kind = ?K::KIND, %error, "watch failed; try again"),
         }
     }
 }

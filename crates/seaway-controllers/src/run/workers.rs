@@ -303,7 +303,10 @@ async fn sync_node_health(c: &Context, name: String) -> Result<Again, Error> {
             return Ok(None);
         };
         let lease = stores.leases.get(&Key::new(NODE_LEASES, &*name)).map(|lease| &**lease);
-        let silent = c.heard.lock().listen(&name, lease, node, Instant::now());
+        let now = Instant::now();
+        let silent = c.heard.lock().listen(&name, lease, node, now);
+        // While the API server was away, no node could be heard.
+        let silent = stores.leases.untroubled_for(now).map_or(silent, |contact| silent.min(contact));
         let pods: Vec<_> = stores.pods.in_group(&name).cloned().collect();
         node_health::decide(&node_health::Observed {
             node,

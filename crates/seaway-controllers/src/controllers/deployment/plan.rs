@@ -88,6 +88,7 @@ fn size_of(set: &ReplicaSet) -> Size {
         wanted: set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
         present: status.map_or(0, |s| s.replicas),
         available: status.and_then(|s| s.available_replicas).unwrap_or(0),
+        settled: status.and_then(|s| s.observed_generation) == set.metadata.generation,
     }
 }
 
@@ -172,13 +173,13 @@ fn resized(observed: &Observed<'_>, sets: &Sets<'_>) -> Vec<Action> {
 fn rolled(deployment: &Deployment, sets: &Sets<'_>) -> Vec<Action> {
     let (replicas, bounds) = (wanted(deployment), Bounds::of(deployment));
     let old: Vec<Size> = sets.old.iter().map(|set| size_of(set)).collect();
-    let size = grow_new(replicas, bounds, sets.new.map_or(0, |new| size_of(new).wanted), &old);
+    let new = sets.new.map_or(Size { settled: true, ..Size::default() }, size_of);
+    let size = grow_new(replicas, bounds, new, &old);
     let mut actions = new_or_sized(deployment, sets, size);
     let grew = sets.new.is_none_or(|new| size_of(new).wanted != size);
     if grew && size > 0 {
         return actions;
     }
-    let new = sets.new.map(size_of).unwrap_or_default();
     for (set, size) in sets.old.iter().zip(shrink_old(replicas, bounds, new, &old)) {
         if size_of(set).wanted != size {
             actions.extend(sized(deployment, sets, set, size));

@@ -21,12 +21,19 @@ pub struct Size {
     pub present: i32,
     /// Its pods that are available.
     pub available: i32,
+    /// Whether these numbers are of a time when it had done what it was told last.
+    pub settled: bool,
 }
 
 impl Size {
-    /// The available pods that it would still have if the surplus were taken from them: what can be relied on.
+    /// The available pods that can be relied on: if it has yet to take some away, it may take these.
     fn sure(self) -> i32 {
-        self.available.min(self.wanted)
+        if self.settled { self.available.min(self.wanted) } else { 0 }
+    }
+
+    /// The pods that are certainly not available.
+    fn broken(self) -> i32 {
+        if self.settled { self.wanted - self.sure() } else { 0 }
     }
 
     /// The pods that it has or will have: those it was told to give up count until they are gone.
@@ -77,14 +84,18 @@ fn rolling_update(deployment: &Deployment) -> Option<k8s_openapi::api::apps::v1:
     }
 }
 
-/// The size of the new ReplicaSet in the next step of a rolling update.
-pub fn grow_new(replicas: i32, bounds: Bounds, new: i32, old: &[Size]) -> i32 {
-    if new >= replicas {
+/// The size of the new ReplicaSet in the next step of a rolling update. While any set has yet to do what it was
+/// told last, nobody knows how many pods there are, and the new one does not grow.
+pub fn grow_new(replicas: i32, bounds: Bounds, new: Size, old: &[Size]) -> i32 {
+    if new.wanted >= replicas {
         return replicas;
     }
-    let total = old.iter().map(|size| size.most()).sum::<i32>() + new;
+    if !new.settled || old.iter().any(|size| !size.settled) {
+        return new.wanted;
+    }
+    let total = old.iter().map(|size| size.most()).sum::<i32>() + new.most();
     let room = replicas + bounds.max_surge - total;
-    new + room.clamp(0, replicas - new)
+    new.wanted + room.clamp(0, replicas - new.wanted)
 }
 
 /// The sizes of the old ReplicaSets, oldest first, in the next step of a rolling update: their unavailable
@@ -96,7 +107,7 @@ pub fn shrink_old(replicas: i32, bounds: Bounds, new: Size, old: &[Size]) -> Vec
     let mut spare = (total - min_available - (new.wanted - new.sure()).max(0)).max(0);
     let mut sizes: Vec<i32> = old.iter().map(|size| size.wanted).collect();
     for (size, before) in sizes.iter_mut().zip(old) {
-        let gone = (before.wanted - before.sure()).min(spare);
+        let gone = before.broken().min(spare);
         *size -= gone;
         spare -= gone;
     }
@@ -184,9 +195,13 @@ mod tests {
     #[test]
     fn steps() {
         let bounds = Bounds { max_surge: 1, max_unavailable: 0 };
-        let size = |wanted, available| Size { wanted, present: wanted, available };
-        assert_eq!(grow_new(3, bounds, 0, &[size(3, 3)]), 1);
-        assert_eq!(grow_new(3, bounds, 1, &[Size { present: 3, ..size(2, 2) }]), 1, "one has yet to go");
+        let size = |wanted, available| Size { wanted, present: wanted, available, settled: true };
+        assert_eq!(grow_new(3, bounds, size(0, 0), &[size(3, 3)]), 1);
+        let leaving = Size { present: 3, ..size(2, 2) };
+        assert_eq!(grow_new(3, bounds, size(1, 1), &[leaving]), 1, "one has yet to go");
+        let unsettled = Size { settled: false, ..size(3, 3) };
+        assert_eq!(grow_new(3, bounds, size(0, 0), &[unsettled]), 0);
+        assert_eq!(shrink_old(3, bounds, size(1, 1), &[unsettled]), [3]);
         assert_eq!(shrink_old(3, bounds, size(1, 0), &[size(3, 3)]), [3]);
         assert_eq!(shrink_old(3, bounds, size(1, 1), &[size(3, 3)]), [2]);
         assert_eq!(shrink_old(3, bounds, size(1, 0), &[size(3, 2)]), [3], "nothing to spare");
@@ -226,19 +241,19 @@ mod tests {
                 .map(|n| {
                     let wanted = (*n).min(left);
                     left -= wanted;
-                    Size { wanted, present: wanted, available: wanted }
+                    Size { wanted, present: wanted, available: wanted, settled: true }
                 })
                 .collect();
             old[0].wanted += left;
             old[0].present += left;
             old[0].available += left;
-            let mut new = Size::default();
+            let mut new = Size { settled: true, ..Size::default() };
             let most = replicas + bounds.max_surge;
             let least = replicas - bounds.max_unavailable;
             let steps = luck.into_iter().map(|(a, b)| (i32::from(a), i32::from(b)));
             // After the unlucky steps every pod comes up at once, for as many steps as it may take.
             for (comes, stale) in steps.chain(std::iter::repeat_n((255, 0), 100)) {
-                new.wanted = grow_new(replicas, bounds, new.wanted, &old);
+                new.wanted = grow_new(replicas, bounds, new, &old);
                 let total = new.wanted + old.iter().map(|s| s.present).sum::<i32>();
                 prop_assert!(total <= most, "{total} pods, {most} allowed");
                 let sizes = shrink_old(replicas, bounds, new, &old);
