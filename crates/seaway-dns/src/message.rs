@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use hickory_proto::ProtoError;
 use hickory_proto::op::{
     Edns, Header, HeaderCounts, Message, MessageType, Metadata, OpCode, Query as Question, ResponseCode,
 };
@@ -297,7 +298,7 @@ impl Encoder<'_> {
         let mut bytes = Vec::with_capacity(512);
         let mut encoder = BinEncoder::new(&mut bytes);
         encoder.set_name_encoding(names);
-        encoder.set_max_size(limit - if self.edns.is_some() { OPT_SIZE } else { 0 });
+        let room = usize::from(limit - if self.edns.is_some() { OPT_SIZE } else { 0 });
         let place = encoder.place::<Header>().ok()?;
         if let Some(question) = self.question {
             question.emit(&mut encoder).ok()?;
@@ -306,11 +307,10 @@ impl Encoder<'_> {
         let mut cut = false;
         for (section, count) in self.records.iter().zip(&mut counts) {
             if !cut {
-                (*count, cut) = emit_section(&mut encoder, section)?;
+                (*count, cut) = emit_section(&mut encoder, section, room)?;
             }
         }
         if let Some(client) = self.edns {
-            encoder.set_max_size(limit);
             let mut edns = Edns::new();
             edns.set_max_payload(OUR_UDP_SIZE).set_dnssec_ok(client.dnssec_ok);
             edns.set_rcode_high(self.metadata.response_code.high());
@@ -327,14 +327,24 @@ impl Encoder<'_> {
     }
 }
 
-/// How many of the records fit, and whether one did not.
-fn emit_section(encoder: &mut BinEncoder<'_>, records: &[Record]) -> Option<(u16, bool)> {
-    use hickory_proto::ProtoError;
-    match encoder.emit_all(records.iter()) {
-        Ok(count) => Some((u16::try_from(count).ok()?, false)),
-        Err(ProtoError::NotAllRecordsWritten { count, .. }) => Some((u16::try_from(count).ok()?, true)),
-        Err(_) => None,
+/// How many of the records fit into `room` octets with what is there already, and whether one did not.
+fn emit_section(encoder: &mut BinEncoder<'_>, records: &[Record], room: usize) -> Option<(u16, bool)> {
+    let mut count = 0;
+    for record in records {
+        let start = encoder.offset();
+        let fits = match record.emit(encoder) {
+            Ok(()) => encoder.offset() <= room,
+            Err(ProtoError::MaxBufferSizeExceeded(_)) => false,
+            Err(_) => return None,
+        };
+        if !fits {
+            encoder.set_offset(start);
+            encoder.trim();
+            return Some((count, true));
+        }
+        count += 1;
     }
+    Some((count, false))
 }
 
 #[cfg(test)]

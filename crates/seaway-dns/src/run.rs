@@ -1,7 +1,9 @@
 //! The command `seaway dns`.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::{self, BlockConfig, Outside};
-use crate::corefile::{self, CorefileError, Disk};
+use crate::corefile::{self, CorefileError, Disk, Files};
 use crate::instance::{Instance, Shared};
 use crate::kubernetes::Clusters;
 use crate::metrics::Metrics;
@@ -62,31 +64,51 @@ pub fn coredns_flags(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
 /// The Corefile that CoreDNS has where there is none.
 const DEFAULT: &str = ". {\n    whoami\n    log\n}\n";
 
-/// A Corefile that was read, and what identifies its contents.
+/// A Corefile that was read with all that it imports.
 struct Loaded {
-    text: String,
+    /// SHA-512 of all the texts.
     hash: String,
+    configs: Result<Vec<BlockConfig>, CorefileError>,
+}
+
+/// The file system, and what was read from it.
+#[derive(Default)]
+struct Recorder(RefCell<Vec<corefile::Loaded>>);
+
+impl Files for Recorder {
+    fn import(&self, from: &Path, pattern: &str) -> std::io::Result<Vec<corefile::Loaded>> {
+        let loaded = Disk.import(from, pattern)?;
+        self.0.borrow_mut().extend_from_slice(&loaded);
+        Ok(loaded)
+    }
 }
 
 impl Loaded {
-    fn read(path: &Path) -> anyhow::Result<Self> {
+    fn read(args: &DnsArgs) -> anyhow::Result<Self> {
+        let path = &args.conf;
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new("Corefile") => {
                 DEFAULT.to_owned()
             }
             other => other.with_context(|| format!("reading the Corefile {}", path.display()))?,
         };
-        let hash = Sha512::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { text, hash })
+        let recorder = Recorder::default();
+        let configs = parse(args, &text, &recorder);
+        let mut hash = Sha512::new_with_prefix(&text);
+        for (path, text) in recorder.0.into_inner() {
+            hash.update(path.as_os_str().as_encoded_bytes());
+            hash.update(text);
+        }
+        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { hash, configs })
     }
+}
 
-    fn parse(&self, args: &DnsArgs) -> Result<Vec<BlockConfig>, CorefileError> {
-        let env = |name: &str| std::env::var(name).ok();
-        let name = args.conf.display().to_string();
-        let blocks = corefile::parse(&name, &self.text, &env, &Disk)?;
-        let read_file = |path: &str| std::fs::read_to_string(path);
-        config::read(&blocks, &Outside { port: args.port, read_file: &read_file })
-    }
+fn parse(args: &DnsArgs, text: &str, files: &dyn Files) -> Result<Vec<BlockConfig>, CorefileError> {
+    let env = |name: &str| std::env::var(name).ok();
+    let blocks = corefile::parse(&args.conf.display().to_string(), text, &env, files)?;
+    let read_file = |path: &str| std::fs::read_to_string(path);
+    config::read(&blocks, &Outside { port: args.port, read_file: &read_file })
 }
 
 /// Runs the server until SIGTERM or SIGINT.
@@ -94,8 +116,8 @@ impl Loaded {
 /// # Errors
 /// A Corefile that cannot be used, an address that cannot be had, an API server that cannot be asked, or a loop.
 pub async fn run(args: DnsArgs) -> anyhow::Result<ExitCode> {
-    let loaded = Loaded::read(&args.conf)?;
-    let configs = match loaded.parse(&args) {
+    let loaded = Loaded::read(&args)?;
+    let configs = match loaded.configs {
         Ok(configs) => configs,
         Err(error) => {
             eprintln!("{}", error.render());
@@ -106,7 +128,7 @@ pub async fn run(args: DnsArgs) -> anyhow::Result<ExitCode> {
         println!("{}: {} server blocks, no errors", args.conf.display(), configs.len());
         return Ok(ExitCode::SUCCESS);
     }
-    Server::start(args, loaded, configs).await?.run().await
+    Server::start(args, loaded.hash, configs).await?.run().await
 }
 
 struct Server {
@@ -121,7 +143,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(args: DnsArgs, loaded: Loaded, configs: Vec<BlockConfig>) -> anyhow::Result<Self> {
+    async fn start(args: DnsArgs, hash: String, configs: Vec<BlockConfig>) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let (tell, fatal) = mpsc::channel(1);
         let clusters = Clusters::new(args.kubeconfig.clone(), metrics.clone());
@@ -129,7 +151,6 @@ impl Server {
         let reload = reload_of(&configs);
         let instance = Instance::new(configs, &shared).await?;
         let (listeners, endpoints) = (Listeners::default(), Endpoints::new(metrics));
-        let hash = loaded.hash;
         let mut server = Self { args, hash, reload, shared, fatal, instance, listeners, endpoints };
         // Health first, so that a liveness probe does not end a server that waits for the API server.
         server.endpoints.apply(&http_endpoints(&server.instance), server.instance.readiness.clone()).await?;
@@ -173,7 +194,7 @@ impl Server {
 
     /// Looks whether the Corefile has changed; one that cannot be used is told of, and the last good one stays.
     async fn look(&mut self, asked: bool) {
-        let loaded = match Loaded::read(&self.args.conf) {
+        let loaded = match Loaded::read(&self.args) {
             Ok(loaded) => loaded,
             Err(error) => return self.keep(&format!("{error:#}")),
         };
@@ -182,7 +203,7 @@ impl Server {
         }
         // Told of once: not again before the file changes.
         self.hash.clone_from(&loaded.hash);
-        match loaded.parse(&self.args) {
+        match loaded.configs {
             Err(error) => self.keep(&error.to_string()),
             Ok(configs) => match self.change_to(configs).await {
                 Ok(()) => {
@@ -216,8 +237,8 @@ fn reload_of(configs: &[BlockConfig]) -> Option<Reload> {
     configs.iter().find_map(|config| config.reload)
 }
 
-fn http_endpoints(instance: &Instance) -> BTreeSet<(Endpoint, std::net::SocketAddr)> {
-    let of = |endpoint: Endpoint, addresses: &BTreeSet<std::net::SocketAddr>| {
+fn http_endpoints(instance: &Instance) -> BTreeSet<(Endpoint, SocketAddr)> {
+    let of = |endpoint: Endpoint, addresses: &BTreeSet<SocketAddr>| {
         addresses.iter().map(|address| (endpoint, *address)).collect::<Vec<_>>()
     };
     [

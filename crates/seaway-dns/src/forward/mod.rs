@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use settings::Policy;
 pub(crate) use settings::Settings;
-use upstream::Upstream;
+use upstream::{ExchangeError, Upstream};
 
 use crate::message::{OUR_UDP_SIZE, Origin, Query, Reply, Transport};
 use crate::metrics::Metrics;
@@ -103,30 +103,38 @@ impl Forward {
         let deadline = Instant::now() + GIVE_UP_AFTER;
         let mut reasons: Vec<String> = Vec::new();
         let mut last = None;
-        for upstream in self.candidates()? {
-            match tokio::time::timeout_at(deadline, self.ask_one(upstream, query)).await {
-                Err(_) => {
-                    reasons.push(format!("gave up after {GIVE_UP_AFTER:?} with {}", upstream.address));
-                    break;
-                }
-                Ok(Ok(reply)) if self.settings.failover.contains(&u16::from(reply.code)) => {
-                    last = Some(reply)
-                }
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(reason)) => {
-                    reasons.push(reason);
-                    upstream.check_until_well(&self.settings);
+        let mut candidates = self.candidates()?;
+        // A packet may have been lost: who was silent is asked once more.
+        for _ in 0..2 {
+            let mut silent = Vec::new();
+            for upstream in candidates {
+                match tokio::time::timeout_at(deadline, self.ask_one(upstream, query)).await {
+                    Err(_) => {
+                        reasons.push(format!("gave up after {GIVE_UP_AFTER:?} with {}", upstream.address));
+                        return last.ok_or_else(|| Failure::server("forward", reasons.join("; ")));
+                    }
+                    Ok(Ok(reply)) if self.settings.failover.contains(&u16::from(reply.code)) => {
+                        last = Some(reply);
+                    }
+                    Ok(Ok(reply)) => return Ok(reply),
+                    Ok(Err(error)) => {
+                        if matches!(error, ExchangeError::Timeout { .. }) {
+                            silent.push(upstream);
+                        }
+                        reasons.push(error.to_string());
+                        upstream.check_until_well(&self.settings);
+                    }
                 }
             }
+            candidates = silent;
         }
         last.ok_or_else(|| Failure::server("forward", reasons.join("; ")))
     }
 
-    async fn ask_one(&self, upstream: &Upstream, query: &Query) -> Result<Reply, String> {
+    async fn ask_one(&self, upstream: &Upstream, query: &Query) -> Result<Reply, ExchangeError> {
         let message = upstream_query(query);
         let tcp = self.settings.force_tcp || (query.transport == Transport::Tcp && !self.settings.prefer_udp);
-        let reply =
-            upstream.exchange(&message, tcp, &self.settings).await.map_err(|error| error.to_string())?;
+        let reply = upstream.exchange(&message, tcp, &self.settings).await?;
         Ok(Reply {
             code: reply.response_code,
             authoritative: reply.authoritative,

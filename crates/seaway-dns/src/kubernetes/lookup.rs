@@ -32,7 +32,7 @@ pub enum Found {
     /// The name is another one's, whose records belong into the answer too.
     Alias {
         /// The CNAME record.
-        cname: Record,
+        cname: Box<Record>,
         /// Where it leads.
         target: Name,
     },
@@ -241,7 +241,7 @@ impl Ask<'_, '_> {
         }
         let cname = self.lookup.record(self.name, RData::CNAME(CNAME(target.clone())));
         match self.record_type {
-            RecordType::A | RecordType::AAAA => Found::Alias { cname, target },
+            RecordType::A | RecordType::AAAA => Found::Alias { cname: Box::new(cname), target },
             RecordType::CNAME => Found::records(vec![cname]),
             _ => Found::NoData,
         }

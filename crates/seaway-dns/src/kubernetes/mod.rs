@@ -68,7 +68,7 @@ impl Kubernetes {
         let authorities = soa.into_iter().collect();
         match found {
             Found::Records { answers, additionals } => Ok(Reply { answers, additionals, ..reply }),
-            Found::Alias { cname, target } => Ok(follow(cname, target, query, &next, reply).await),
+            Found::Alias { cname, target } => Ok(follow(*cname, target, query, &next, reply).await),
             Found::NoData => Ok(Reply { authorities, ..reply }),
             Found::NxDomain if self.options.fallthrough.applies_to(&query.lower) => next.run(query).await,
             Found::NxDomain => Ok(Reply { code: ResponseCode::NXDomain, authorities, ..reply }),

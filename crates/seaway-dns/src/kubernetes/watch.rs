@@ -1,4 +1,4 @@
-//! Follows API servers. A watch outlives a reload of the Corefile if the new one wants the same.
+//! Follows API servers. Watches outlive a reload of the Corefile, so that the new one answers at once.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -59,13 +59,21 @@ impl Drop for Cluster {
     }
 }
 
-/// The clusters that are followed.
+/// What two directives have to agree on to use the same watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Connection {
+    kubeconfig: Option<PathBuf>,
+    endpoint: Option<String>,
+    pods: bool,
+}
+
+/// The API servers that are watched.
 #[derive(Debug)]
 pub(crate) struct Clusters {
     /// `--kubeconfig`; a directive's own goes before it.
     kubeconfig: Option<PathBuf>,
     metrics: Arc<Metrics>,
-    known: Mutex<Vec<Weak<Cluster>>>,
+    known: Mutex<Vec<(Connection, Weak<Source>)>>,
 }
 
 impl Clusters {
@@ -73,24 +81,9 @@ impl Clusters {
         Self { kubeconfig, metrics, known: Mutex::default() }
     }
 
-    /// The cluster of `options`: one that is followed already, or a new one.
+    /// The cluster of `options`, kept up to date from now on.
     pub(crate) async fn follow(&self, options: &Arc<Options>) -> Result<Arc<Cluster>, ClusterError> {
-        let known = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.retain(|cluster| cluster.strong_count() > 0);
-            known.iter().filter_map(Weak::upgrade).find(|cluster| cluster.options == *options)
-        };
-        if let Some(cluster) = known {
-            return Ok(cluster);
-        }
-        let client = self.client(options).await?;
-        let wanted = Wanted {
-            services: ServiceScope::All,
-            namespaces: true,
-            pods: if options.pods == PodMode::Verified { PodScope::All } else { PodScope::None },
-            ..Wanted::default()
-        };
-        let source = Source::start(client, wanted);
+        let source = self.source(options).await?;
         let state = Arc::new(ArcSwapOption::empty());
         let (tell, synced) = watch::channel(false);
         let follower = Follower {
@@ -102,24 +95,50 @@ impl Clusters {
             metrics: self.metrics.clone(),
         };
         let task = tokio::spawn(follower.run());
-        let cluster = Arc::new(Cluster { options: options.clone(), state, synced, task });
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&cluster));
-        Ok(cluster)
+        Ok(Arc::new(Cluster { options: options.clone(), state, synced, task }))
     }
 
-    async fn client(&self, options: &Options) -> Result<seaway_kube::Client, ClusterError> {
-        if let Some(endpoint) = &options.endpoint {
+    /// Watches that stand already, or new ones.
+    async fn source(&self, options: &Options) -> Result<Arc<Source>, ClusterError> {
+        let connection = Connection {
+            kubeconfig: options.kubeconfig.as_ref().map(PathBuf::from).or(self.kubeconfig.clone()),
+            endpoint: options.endpoint.clone(),
+            pods: options.pods == PodMode::Verified,
+        };
+        let there = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|(_, source)| source.strong_count() > 0);
+            known.iter().find(|(c, _)| *c == connection).and_then(|(_, source)| source.upgrade())
+        };
+        if let Some(source) = there {
+            return Ok(source);
+        }
+        let wanted = Wanted {
+            services: ServiceScope::All,
+            namespaces: true,
+            pods: if connection.pods { PodScope::All } else { PodScope::None },
+            ..Wanted::default()
+        };
+        let source = Arc::new(Source::start(connection.client().await?, wanted));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push((connection, Arc::downgrade(&source)));
+        Ok(source)
+    }
+}
+
+impl Connection {
+    async fn client(&self) -> Result<seaway_kube::Client, ClusterError> {
+        if let Some(endpoint) = &self.endpoint {
             let bad = |reason: String| ClusterError::Endpoint { endpoint: endpoint.clone(), reason };
             let url = endpoint.parse().map_err(|error| bad(format!("{error}")))?;
             return seaway_kube::Client::try_from(kube::Config::new(url)).map_err(|e| bad(e.to_string()));
         }
-        let own = options.kubeconfig.as_ref().map(PathBuf::from);
-        Ok(seaway_kube::connect(own.as_deref().or(self.kubeconfig.as_deref())).await?)
+        Ok(seaway_kube::connect(self.kubeconfig.as_deref()).await?)
     }
 }
 
 struct Follower {
-    source: Source,
+    source: Arc<Source>,
     subscription: Subscription,
     options: Arc<Options>,
     state: Arc<ArcSwapOption<State>>,
@@ -164,8 +183,8 @@ impl Follower {
         let status = self.source.status();
         self.metrics.api_connected.set(i64::from(status.connected));
         let heard = status.kinds.values().filter_map(|kind| kind.last_event).max();
-        if let Some(since) = heard.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
-            self.metrics.api_last_contact.set(since.as_secs_f64());
+        if let Some(at) = heard {
+            self.metrics.api_last_contact.set(at.as_second() as f64);
         }
     }
 }

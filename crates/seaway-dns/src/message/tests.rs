@@ -42,7 +42,7 @@ fn what_is_no_query_is_told_so_or_ignored() {
         Err(Rejected::Answer(answer)) => {
             let answer = Message::from_vec(&answer).unwrap();
             assert_eq!((answer.id, answer.message_type), (7, MessageType::Response));
-            answer.response_code.to_string()
+            u16::from(answer.response_code).to_string()
         }
     };
     let wire = good.to_vec().unwrap();
@@ -61,17 +61,17 @@ fn what_is_no_query_is_told_so_or_ignored() {
     assert_eq!(code(&wire), "query");
     assert_eq!(code(&[]), "ignored");
     assert_eq!(code(&wire[..11]), "ignored");
-    assert_eq!(code(&wire[..14]), ResponseCode::FormErr.to_string());
+    assert_eq!(code(&wire[..14]), "1");
     assert_eq!(code(&changed(&|m| m.metadata.message_type = MessageType::Response)), "ignored");
-    assert_eq!(code(&changed(&|m| m.metadata.op_code = OpCode::Notify)), ResponseCode::NotImp.to_string());
-    assert_eq!(code(&changed(&|m| m.queries.clear())), ResponseCode::FormErr.to_string());
-    assert_eq!(code(&changed(&|m| m.queries.push(m.queries[0].clone()))), ResponseCode::FormErr.to_string());
+    assert_eq!(code(&changed(&|m| m.metadata.op_code = OpCode::Notify)), "4");
+    assert_eq!(code(&changed(&|m| m.queries.clear())), "1");
+    assert_eq!(code(&changed(&|m| m.queries.push(m.queries[0].clone()))), "1");
     assert_eq!(code(&edns(0)), "query");
-    assert_eq!(code(&edns(1)), ResponseCode::BADVERS.to_string());
+    assert_eq!(code(&edns(1)), "16");
     let chaos = changed(&|m| {
         m.queries[0].set_query_class(DNSClass::CH);
     });
-    assert_eq!(code(&chaos), ResponseCode::Refused.to_string());
+    assert_eq!(code(&chaos), "5");
 }
 
 #[test]
@@ -92,9 +92,10 @@ fn a_reply_too_large_is_compressed_and_then_cut() {
         (10, None, 512, 10),
         (28, None, 512, 28),
         (29, None, 512, 28),
-        (28, Some(100), 512, 27),
+        (28, Some(100), 512, 28),
+        (29, Some(100), 512, 28),
         (40, Some(1232), 1232, 40),
-        (200, Some(1232), 1232, 72),
+        (200, Some(1232), 1232, 73),
         (200, Some(65_535), 65_535, 200),
     ] {
         let mut message = question(name, RecordType::A);

@@ -201,3 +201,66 @@ impl Field {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question};
+    use hickory_proto::rr::{Name, RecordType};
+
+    use super::*;
+    use crate::corefile::{Disk, parse};
+    use crate::message::{Reply, Transport, decode, encode};
+
+    fn rule(directive: &str) -> Rule {
+        let blocks = parse("Corefile", &format!(". {{\n{directive}\n}}\n"), &|_| None, &Disk).unwrap();
+        Rule::parse(&blocks[0].directives[0]).unwrap()
+    }
+
+    fn query() -> Query {
+        let mut message = Message::new(20_000, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        message.add_query(Question::query(Name::from_ascii("Www.Example.").unwrap(), RecordType::AAAA));
+        let mut edns = Edns::new();
+        edns.set_max_payload(1232);
+        message.set_edns(edns);
+        let client = SocketAddr::from(([10, 244, 1, 2], 4000));
+        decode(&message.to_vec().unwrap(), client, Transport::Udp).unwrap()
+    }
+
+    #[test]
+    fn lines() {
+        let encoded =
+            encode(&query(), &Reply { authoritative: true, ..Reply::of_code(ResponseCode::NXDomain) });
+        let answered =
+            Answered { code: ResponseCode::NXDomain, size: 100, duration: Duration::from_micros(1500) };
+        for (directive, line) in [
+            (
+                "log",
+                "10.244.1.2:4000 - 20000 \"AAAA IN www.example. udp 40 false 1232\" NXDOMAIN qr,aa,rd 100 0.001500000s",
+            ),
+            ("log . \"{type} of {name}: {rcode}!\"", "AAAA of www.example.: NXDOMAIN!"),
+        ] {
+            assert_eq!(rule(directive).line(&query(), &encoded.metadata, &answered), line, "{directive}");
+        }
+    }
+
+    #[test]
+    fn classes_and_names() {
+        let (ok, nx, fail) = (ResponseCode::NoError, ResponseCode::NXDomain, ResponseCode::ServFail);
+        for (directive, expected) in [
+            ("log", [true, true, true, true]),
+            ("log example", [true, true, true, true]),
+            ("log other", [false, false, false, false]),
+            ("log {\n class denial\n}", [false, true, true, false]),
+            ("log {\n class success error\n}", [true, false, false, true]),
+        ] {
+            let rule = rule(directive);
+            let got = [(ok, false), (ok, true), (nx, true), (fail, true)]
+                .map(|(code, empty)| rule.applies_to(&query(), code, empty));
+            assert_eq!(got, expected, "{directive}");
+        }
+    }
+}

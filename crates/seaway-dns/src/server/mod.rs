@@ -1,14 +1,19 @@
 //! Sockets: what comes in, and what goes out.
+//!
+//! A UDP socket at all addresses lets the kernel choose the source of its replies, which is the address asked wherever
+//! there is one address (a pod) or one route back; with several, `bind` each.
 
 mod http;
 mod tcp;
 mod udp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use futures::FutureExt;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
@@ -116,12 +121,22 @@ async fn reply_to(
     routes: &Routes,
 ) -> Option<Vec<u8>> {
     let begin = Instant::now();
-    match decode(bytes, client, transport) {
-        Err(Rejected::Ignore) => None,
-        Err(Rejected::Answer(bytes)) => Some(bytes),
-        Ok(query) => {
-            let routes = routes.load_full();
-            Some(answer(&routes, &query, begin).await)
+    let work = async {
+        match decode(bytes, client, transport) {
+            Err(Rejected::Ignore) => None,
+            Err(Rejected::Answer(bytes)) => Some(bytes),
+            Ok(query) => {
+                let routes = routes.load_full();
+                Some(answer(&routes, &query, begin).await)
+            }
         }
-    }
+    };
+    // Whatever a message may trip over, the next ones are answered.
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(%client, "a message of {} octets made the server panic: this is a bug", bytes.len());
+        None
+    })
 }
+
+#[cfg(test)]
+mod tests;
