@@ -56,7 +56,9 @@ impl Network {
         let absent = || CniError::NotInitialized { dir: dir.to_owned() };
         let entries = std::fs::read_dir(dir).map_err(|_| absent())?;
         let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        files.retain(|file| file.extension().is_some_and(|kind| kind == "conflist" || kind == "conf" || kind == "json"));
+        files.retain(|file| {
+            file.extension().is_some_and(|kind| kind == "conflist" || kind == "conf" || kind == "json")
+        });
         files.sort();
         let file = files.into_iter().next().ok_or_else(absent)?;
         let problem = |problem: String| CniError::Configuration { file: file.clone(), problem };
@@ -174,7 +176,9 @@ impl Plugins {
         if output.status.success() {
             return match output.stdout.trim_ascii() {
                 [] => Ok(None),
-                text => serde_json::from_slice(text).map(Some).map_err(|error| failed(format!("bad result: {error}"))),
+                text => serde_json::from_slice(text)
+                    .map(Some)
+                    .map_err(|error| failed(format!("bad result: {error}"))),
             };
         }
         Err(failed(refusal(&output.stdout, &output.stderr)))
@@ -233,7 +237,11 @@ mod tests {
             ("[]", Err("must be a JSON object")),
         ] {
             let parsed = Network::parse(text.as_bytes()).map(|network| network.plugins.len());
-            assert_eq!(parsed.as_ref().map_err(String::as_str), plugins.as_ref().map_err(|text| *text), "{text}");
+            assert_eq!(
+                parsed.as_ref().map_err(String::as_str),
+                plugins.as_ref().map_err(|text| *text),
+                "{text}"
+            );
         }
     }
 
@@ -241,8 +249,10 @@ mod tests {
     fn the_first_file_by_name_counts() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Network::load(dir.path()), Err(CniError::NotInitialized { .. })));
-        std::fs::write(dir.path().join("20-b.conf"), r#"{"cniVersion":"1.0.0","name":"b","type":"b"}"#).unwrap();
-        std::fs::write(dir.path().join("10-a.conf"), r#"{"cniVersion":"1.0.0","name":"a","type":"a"}"#).unwrap();
+        std::fs::write(dir.path().join("20-b.conf"), r#"{"cniVersion":"1.0.0","name":"b","type":"b"}"#)
+            .unwrap();
+        std::fs::write(dir.path().join("10-a.conf"), r#"{"cniVersion":"1.0.0","name":"a","type":"a"}"#)
+            .unwrap();
         std::fs::write(dir.path().join("00-notes.txt"), "").unwrap();
         assert_eq!(Network::load(dir.path()).unwrap().name, "a");
     }
@@ -268,7 +278,13 @@ mod tests {
         script(dir.path(), "two", &body("10.0.0.2"));
         let network = Network::parse(br#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"one"},{"type":"two","capabilities":{"portMappings":true}}]}"#).unwrap();
         let plugins = Plugins { dirs: vec![dir.path().to_owned()] };
-        let to = Attachment { container_id: "id", netns: Path::new("/run/netns/x"), namespace: "ns", pod: "p", uid: "u" };
+        let to = Attachment {
+            container_id: "id",
+            netns: Path::new("/run/netns/x"),
+            namespace: "ns",
+            pod: "p",
+            uid: "u",
+        };
         let result = plugins.add(&network, &to).await.unwrap();
         assert_eq!(addresses(&result), ["10.0.0.2"]);
         plugins.delete(&network, &to, Some(&result)).await.unwrap();
@@ -276,7 +292,10 @@ mod tests {
         let lines: Vec<&str> = calls.lines().collect();
         assert!(lines[0].contains("\"type\":\"one\"") && !lines[0].contains("prevResult"), "{calls}");
         assert!(lines[0].ends_with("ADD id eth0 IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=id;K8S_POD_UID=u"));
-        assert!(lines[1].contains("10.0.0.1/32") && lines[1].contains("\"runtimeConfig\":{\"portMappings\":[]}"), "{calls}");
+        assert!(
+            lines[1].contains("10.0.0.1/32") && lines[1].contains("\"runtimeConfig\":{\"portMappings\":[]}"),
+            "{calls}"
+        );
         assert!(lines[2].contains("\"type\":\"two\"") && lines[2].contains("DEL"), "{calls}");
         assert!(lines[3].contains("\"type\":\"one\"") && lines[3].contains("10.0.0.2/32"), "{calls}");
     }
@@ -284,10 +303,15 @@ mod tests {
     #[tokio::test]
     async fn refusals_are_told_in_the_plugins_words() {
         let dir = tempfile::tempdir().unwrap();
-        script(dir.path(), "bad", "echo '{\"code\":11,\"msg\":\"no addresses left\",\"details\":\"pool 10.0.0.0/24\"}'; exit 1");
+        script(
+            dir.path(),
+            "bad",
+            "echo '{\"code\":11,\"msg\":\"no addresses left\",\"details\":\"pool 10.0.0.0/24\"}'; exit 1",
+        );
         let network = Network::parse(br#"{"cniVersion":"1.0.0","name":"n","type":"bad"}"#).unwrap();
         let plugins = Plugins { dirs: vec![dir.path().to_owned()] };
-        let to = Attachment { container_id: "id", netns: Path::new("/x"), namespace: "ns", pod: "p", uid: "u" };
+        let to =
+            Attachment { container_id: "id", netns: Path::new("/x"), namespace: "ns", pod: "p", uid: "u" };
         let error = plugins.add(&network, &to).await.unwrap_err().to_string();
         assert_eq!(error, "plugin type=\"bad\" failed (ADD): no addresses left; pool 10.0.0.0/24");
     }

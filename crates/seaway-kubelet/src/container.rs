@@ -48,7 +48,6 @@ pub(crate) struct Container {
     pub pid: i32,
     pub started: Timestamp,
     pub log: Arc<LiveLog>,
-    pub tty: bool,
     pub stdin_once: bool,
     running: Mutex<Running>,
     exited: watch::Receiver<Option<Exit>>,
@@ -111,7 +110,11 @@ impl Container {
     /// Starts the container; it is started when this returns.
     pub(crate) async fn start(launch: Launch) -> Result<Arc<Self>, SandboxError> {
         let Launch { id, spec, stdin, stdin_once, log } = launch;
-        let failed = |source| SandboxError::Shim { label: spec.label.clone(), operation: "make its pipes".into(), source };
+        let failed = |source| SandboxError::Shim {
+            label: spec.label.clone(),
+            operation: "make its pipes".into(),
+            source,
+        };
         let plumbing = Plumbing::new(stdin, spec.tty, None).map_err(failed)?;
         let Plumbing { theirs, stdin, stdout, stderr, terminal } = plumbing;
         let kept = spec.clone();
@@ -127,7 +130,6 @@ impl Container {
             pid: running.pid(),
             started: Timestamp::now(),
             log: live,
-            tty: kept.tty,
             stdin_once,
             running: Mutex::new(running),
             exited,
@@ -198,12 +200,17 @@ pub(crate) struct Exec {
     pub output: mpsc::Receiver<Output>,
     terminal: Option<OwnedFd>,
     running: Arc<Mutex<Running>>,
-    exit_fd: Option<OwnedFd>,
+    exited: watch::Receiver<Option<i32>>,
 }
 
 impl Exec {
     /// Starts `argv` in `container`.
-    pub(crate) async fn start(container: &Container, argv: Vec<String>, stdin: bool, tty: bool) -> Result<Self, SandboxError> {
+    pub(crate) async fn start(
+        container: &Container,
+        argv: Vec<String>,
+        stdin: bool,
+        tty: bool,
+    ) -> Result<Self, SandboxError> {
         let spec = &container.spec;
         let label = format!("{}/exec", spec.label);
         let mut env = spec.env.clone();
@@ -222,7 +229,8 @@ impl Exec {
             uid: spec.uid,
             gid: spec.gid,
         };
-        let failed = |source| SandboxError::Shim { label: label.clone(), operation: "make its pipes".into(), source };
+        let failed =
+            |source| SandboxError::Shim { label: label.clone(), operation: "make its pipes".into(), source };
         let plumbing = Plumbing::new(stdin, tty, None).map_err(failed)?;
         let Plumbing { theirs, stdin, stdout, stderr, terminal } = plumbing;
         let target = container.pid;
@@ -233,14 +241,23 @@ impl Exec {
         if let Some(stderr) = stderr {
             tokio::spawn(forward(stderr, Stream::Stderr, sender));
         }
-        Ok(Self { stdin: stdin.map(feed), output, terminal, running: Arc::new(Mutex::new(running)), exit_fd: Some(exit_fd) })
+        let (exit_sender, exited) = watch::channel(None);
+        let running = Arc::new(Mutex::new(running));
+        let waiting = running.clone();
+        tokio::spawn(async move {
+            let code = wait(&waiting, exit_fd).await;
+            exit_sender.send_replace(Some(code));
+        });
+        Ok(Self { stdin: stdin.map(feed), output, terminal, running, exited })
     }
 
-    /// Waits for its end; the exit code, or 128 + the signal. A second call waits for ever.
-    pub(crate) async fn ended(&mut self) -> i32 {
-        match self.exit_fd.take() {
-            Some(fd) => wait(&self.running, fd).await,
-            None => std::future::pending().await,
+    /// Waits for its end; the exit code, or 128 + the signal.
+    pub(crate) fn ended(&self) -> impl Future<Output = i32> + Send + use<> {
+        let mut exited = self.exited.clone();
+        async move {
+            let code = exited.wait_for(Option::is_some).await.ok().and_then(|code| *code);
+            // The sender ends without a word only with the runtime.
+            code.unwrap_or(137)
         }
     }
 
@@ -254,19 +271,10 @@ impl Exec {
 
 impl Drop for Exec {
     fn drop(&mut self) {
-        if self.running.lock().try_wait().is_ok_and(|exit| exit.is_some()) {
-            return;
-        }
-        let running = self.running.clone();
-        // It has no one to talk to any more; reaped in the background, since killing takes the kernel a moment.
-        let _ = running.lock().kill(Signal::KILL);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let fd = running.lock().wait_fd().try_clone_to_owned();
-                if let Ok(fd) = fd {
-                    wait(&running, fd).await;
-                }
-            });
+        if self.exited.borrow().is_none()
+            && let Err(error) = self.running.lock().kill(Signal::KILL)
+        {
+            tracing::warn!(%error, "ending a process that has no one to talk to");
         }
     }
 }
@@ -280,7 +288,8 @@ pub(crate) async fn run_in(
 ) -> Result<(i32, Vec<u8>), String> {
     let shown = format!("{command:?}");
     let running = async {
-        let mut exec = Exec::start(container, command, false, false).await.map_err(|error| error.to_string())?;
+        let mut exec =
+            Exec::start(container, command, false, false).await.map_err(|error| error.to_string())?;
         let mut collected = Vec::new();
         while let Some((_, chunk)) = exec.output.recv().await {
             let room = limit.saturating_sub(collected.len());
@@ -298,7 +307,8 @@ async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
 ) -> Result<T, SandboxError> {
     let operation = "run on a thread of its own".to_owned();
-    let lost = |error| SandboxError::Shim { label: label.to_owned(), operation, source: io::Error::other(error) };
+    let lost =
+        |error| SandboxError::Shim { label: label.to_owned(), operation, source: io::Error::other(error) };
     tokio::task::spawn_blocking(f).await.map_err(lost)?
 }
 
@@ -308,7 +318,12 @@ fn failed_to_wait(label: &str) -> impl Fn(io::Error) -> SandboxError {
 
 /// Waits until the process behind `fd` has ended, and reaps it.
 async fn wait(running: &Mutex<Running>, fd: OwnedFd) -> i32 {
-    let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE) else {
+    #[expect(
+        deprecated,
+        reason = "unsound only for descriptors that their owner closes early, which an OwnedFd can't be; the other is unsafe"
+    )]
+    let registered = AsyncFd::with_interest(fd, Interest::READABLE);
+    let Ok(fd) = registered else {
         tracing::error!("no readiness for a pidfd: the container counts as killed");
         return 137;
     };

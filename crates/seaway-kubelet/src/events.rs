@@ -60,7 +60,14 @@ impl Recorder {
     }
 
     /// Says something about a pod, or about one of its containers.
-    pub(crate) fn pod(&self, pod: &Pod, container: Option<&str>, severity: Severity, reason: &'static str, message: impl Into<String>) {
+    pub(crate) fn pod(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        severity: Severity,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         let meta = &pod.metadata;
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -75,10 +82,21 @@ impl Recorder {
     }
 
     /// Says something about the node.
-    pub(crate) fn node(&self, node: &Node, severity: Severity, reason: &'static str, message: impl Into<String>) {
+    pub(crate) fn node(
+        &self,
+        node: &Node,
+        severity: Severity,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         let name = node.metadata.name.clone();
         // As kubelet's events about its node: the uid is the node's name.
-        let about = ObjectReference { kind: Some("Node".to_owned()), uid: name.clone(), name, ..ObjectReference::default() };
+        let about = ObjectReference {
+            kind: Some("Node".to_owned()),
+            uid: name.clone(),
+            name,
+            ..ObjectReference::default()
+        };
         self.record(about, severity, reason, message.into());
     }
 
@@ -130,7 +148,11 @@ impl Correlator {
         }
         self.made += 1;
         let stamp = incident.at.as_nanosecond() as u64;
-        let name = format!("{}.{:x}", incident.about.name.as_deref().unwrap_or_default(), stamp.wrapping_add(self.made));
+        let name = format!(
+            "{}.{:x}",
+            incident.about.name.as_deref().unwrap_or_default(),
+            stamp.wrapping_add(self.made)
+        );
         self.seen.insert(key, (name.clone(), 1, now));
         Verdict::Create(name)
     }
@@ -159,7 +181,9 @@ async fn send_all(client: Client, node: String, mut incidents: mpsc::Receiver<In
             Verdict::Count(name, count) => {
                 let patch = json!({"count": count, "lastTimestamp": Time(incident.at)});
                 match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-                    Err(kube::Error::Api(status)) if status.code == 404 => create(&api, &node, &incident, name, count).await,
+                    Err(kube::Error::Api(status)) if status.code == 404 => {
+                        create(&api, &node, &incident, name, count).await
+                    }
                     other => other.map(drop),
                 }
             }
@@ -170,7 +194,13 @@ async fn send_all(client: Client, node: String, mut incidents: mpsc::Receiver<In
     }
 }
 
-async fn create(api: &Api<Event>, node: &str, incident: &Incident, name: String, count: i32) -> kube::Result<()> {
+async fn create(
+    api: &Api<Event>,
+    node: &str,
+    incident: &Incident,
+    name: String,
+    count: i32,
+) -> kube::Result<()> {
     let mut event = Event {
         involved_object: incident.about.clone(),
         reason: Some(incident.reason.to_owned()),
@@ -194,8 +224,15 @@ mod tests {
     use super::*;
 
     fn incident(uid: &str, message: &str) -> Incident {
-        let about = ObjectReference { name: Some("web".into()), uid: Some(uid.into()), ..ObjectReference::default() };
-        Incident { about, severity: Severity::Warning, reason: "BackOff", message: message.to_owned(), at: Timestamp::UNIX_EPOCH }
+        let about =
+            ObjectReference { name: Some("web".into()), uid: Some(uid.into()), ..ObjectReference::default() };
+        Incident {
+            about,
+            severity: Severity::Warning,
+            reason: "BackOff",
+            message: message.to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+        }
     }
 
     #[test]
@@ -204,7 +241,9 @@ mod tests {
         let now = Instant::now();
         let Verdict::Create(name) = correlator.judge(&incident("a", "x"), now) else { panic!("must be new") };
         assert_eq!(correlator.judge(&incident("a", "x"), now), Verdict::Count(name.clone(), 2));
-        assert!(matches!(correlator.judge(&incident("a", "y"), now), Verdict::Create(other) if other != name));
+        assert!(
+            matches!(correlator.judge(&incident("a", "y"), now), Verdict::Create(other) if other != name)
+        );
         for _ in 0..22 {
             assert_ne!(correlator.judge(&incident("a", "x"), now), Verdict::Drop);
         }

@@ -1,4 +1,14 @@
-//! Runs a node's pods.
+//! Runs a node's pods, as kubelet and a container runtime do together.
+//!
+//! A pod is a network namespace that CNI plugins furnish, and a sandbox for each container: the host's programs in a root of its own
+//! (`seaway_net::sandbox`). Images are names for built-in programs (`seaway_images`); nothing is pulled.
+//!
+//! [`run`] keeps the Node and its Lease in the API (`node`), watches the pods that are bound to the node and gives each a worker
+//! (`pods`), and serves logs and sessions to the API server (`server`). What is to be done next, and what a status says, are pure
+//! functions (`pods::slots`, `pods::status`, `probes::state`); everything else is told what to do.
+//!
+//! What has no effect here: capabilities and the rest of a security context but user and group, resource limits, host ports,
+//! `shareProcessNamespace`, emptyDir's medium. Containers end with their kubelet; the next one runs them anew.
 
 mod args;
 mod cni;
@@ -7,18 +17,59 @@ mod env;
 mod events;
 mod kubelet;
 mod logs;
+mod node;
 mod objects;
 mod pods;
 mod probes;
 mod registry;
+mod server;
 mod volumes;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::KubeletArgs;
+use kubelet::Kubelet;
 
-/// Runs the kubelet until SIGTERM or SIGINT; pods that run then are ended with it.
+/// Runs the kubelet until SIGTERM or SIGINT; the containers that run then end with it.
 pub fn run(args: KubeletArgs) -> anyhow::Result<ExitCode> {
-    drop(args);
-    Ok(ExitCode::SUCCESS)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let client = client(&args).await?;
+        tokio::select! {
+            result = serve(args, client) => result.map(|()| ExitCode::SUCCESS),
+            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+async fn serve(args: KubeletArgs, client: Client) -> anyhow::Result<()> {
+    tracing::info!(node = args.node_name, version = node::VERSION, "starting");
+    let kubelet = Arc::new(Kubelet::new(args, client));
+    server::start(kubelet.clone()).await?;
+    tokio::spawn(node::run(kubelet.clone()));
+    tokio::spawn(node::renew_lease(kubelet.clone()));
+    pods::clean_up(&kubelet).await;
+    pods::run(kubelet).await;
+    Ok(())
+}
+
+async fn client(args: &KubeletArgs) -> anyhow::Result<Client> {
+    let config = match &args.kubeconfig {
+        None => Config::infer().await.context("finding the API server")?,
+        Some(file) => {
+            let read = Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))?;
+            let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+            config.with_context(|| format!("kubeconfig {}", file.display()))?
+        }
+    };
+    Ok(Client::try_from(config)?)
 }

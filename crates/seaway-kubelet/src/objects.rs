@@ -119,7 +119,13 @@ pub(crate) struct Interest<K> {
 
 impl<K> Cache<K>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
 {
     fn new(client: Client) -> Self {
         Self { client, entries: Mutex::new(HashMap::new()) }
@@ -132,7 +138,8 @@ where
         let key = (namespace.to_owned(), name.to_owned());
         let known = entries.get(&key).and_then(Weak::upgrade);
         let entry = known.unwrap_or_else(|| {
-            let entry = Arc::new(Entry { seen: watch::Sender::new(Seen::NotYet), follower: Mutex::new(None) });
+            let entry =
+                Arc::new(Entry { seen: watch::Sender::new(Seen::NotYet), follower: Mutex::new(None) });
             let api = Api::namespaced(self.client.clone(), namespace);
             let task = tokio::spawn(follow_one(api, name.to_owned(), Arc::downgrade(&entry)));
             *entry.follower.lock() = Some(task.abort_handle());

@@ -31,7 +31,9 @@ pub(crate) fn field(pod: &Pod, addresses: &Addresses, path: &str) -> Result<Stri
         "metadata.labels" => Ok(quoted_lines(meta.labels.iter().flatten())),
         "metadata.annotations" => Ok(quoted_lines(meta.annotations.iter().flatten())),
         "spec.nodeName" => Ok(spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default()),
-        "spec.serviceAccountName" => Ok(spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()),
+        "spec.serviceAccountName" => {
+            Ok(spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default())
+        }
         "status.podIP" => Ok(addresses.pod_ips.first().cloned().unwrap_or_default()),
         "status.podIPs" => Ok(addresses.pod_ips.join(",")),
         "status.hostIP" => Ok(addresses.host_ips.first().cloned().unwrap_or_default()),
@@ -63,7 +65,11 @@ fn quoted_lines<'a>(entries: impl Iterator<Item = (&'a String, &'a String)>) -> 
 }
 
 /// The value of a `resourceFieldRef`, rounded up to whole divisors as kubelet does.
-pub(crate) fn resource(container: &Container, selector: &ResourceFieldSelector, machine: Machine) -> Result<String, String> {
+pub(crate) fn resource(
+    container: &Container,
+    selector: &ResourceFieldSelector,
+    machine: Machine,
+) -> Result<String, String> {
     let resources = container.resources.as_ref();
     let of = |map: Option<&std::collections::BTreeMap<String, Quantity>>, name: &str| {
         map.and_then(|map| map.get(name)).and_then(|quantity| amount(&quantity.0))
@@ -81,10 +87,12 @@ pub(crate) fn resource(container: &Container, selector: &ResourceFieldSelector, 
     };
     let divisor = match selector.divisor.as_ref().map(|divisor| divisor.0.as_str()) {
         None | Some("" | "0") => 1.0,
-        Some(text) => amount(text).filter(|divisor| *divisor > 0.0).ok_or_else(|| format!("bad divisor {text:?}"))?,
+        Some(text) => {
+            amount(text).filter(|divisor| *divisor > 0.0).ok_or_else(|| format!("bad divisor {text:?}"))?
+        }
     };
     // Division in binary fractions may land just above a whole number.
-    Ok(format!("{:.0}", (value / divisor - 1e-9).ceil().max(0.0)))
+    Ok(((value / divisor - 1e-9).ceil().max(0.0) as u64).to_string())
 }
 
 /// A Kubernetes quantity as a number: `100m`, `1.5`, `64Mi`, `2e3`.
@@ -109,7 +117,8 @@ pub(crate) fn amount(text: &str) -> Option<f64> {
     if let Ok(number) = text.parse::<f64>() {
         return number.is_finite().then_some(number);
     }
-    let (number, scale) = SUFFIXES.iter().find_map(|(suffix, scale)| Some((text.strip_suffix(suffix)?, scale)))?;
+    let (number, scale) =
+        SUFFIXES.iter().find_map(|(suffix, scale)| Some((text.strip_suffix(suffix)?, scale)))?;
     Some(number.parse::<f64>().ok()? * scale)
 }
 
@@ -126,7 +135,10 @@ mod tests {
             "spec": {"nodeName": "node-1", "serviceAccountName": "default", "containers": []}
         }))
         .unwrap();
-        let addresses = Addresses { pod_ips: vec!["10.0.0.2".into(), "fd00::2".into()], host_ips: vec!["172.18.0.11".into()] };
+        let addresses = Addresses {
+            pod_ips: vec!["10.0.0.2".into(), "fd00::2".into()],
+            host_ips: vec!["172.18.0.11".into()],
+        };
         for (path, expected) in [
             ("metadata.name", Ok("web")),
             ("metadata.labels['app']", Ok("web")),
@@ -161,7 +173,11 @@ mod tests {
         ] {
             let selector =
                 serde_json::from_value(json!({"resource": resource_name, "divisor": divisor})).unwrap();
-            assert_eq!(resource(&container, &selector, machine).as_deref(), Ok(expected), "{resource_name}/{divisor}");
+            assert_eq!(
+                resource(&container, &selector, machine).as_deref(),
+                Ok(expected),
+                "{resource_name}/{divisor}"
+            );
         }
     }
 }

@@ -93,7 +93,9 @@ fn from_whole_objects(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>, S
         }
         if let Some(reference) = &from.secret_ref {
             match inputs.sources.secrets.get(&reference.name) {
-                Some(secret) => secret.data.iter().flatten().for_each(|(key, value)| add(key, lossy(&value.0))),
+                Some(secret) => {
+                    secret.data.iter().flatten().for_each(|(key, value)| add(key, lossy(&value.0)))
+                }
                 None if reference.optional == Some(true) => {}
                 None => return Err(format!("secret {:?} not found", reference.name)),
             }
@@ -112,7 +114,10 @@ fn referenced(inputs: &Inputs<'_>, variable: &EnvVar) -> Result<Option<String>, 
         let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
         let all = inputs.pod.spec.iter().flat_map(|spec| &spec.containers);
         let of = match named {
-            Some(name) => all.into_iter().find(|c| c.name == name).ok_or_else(|| format!("container {name:?} not found"))?,
+            Some(name) => all
+                .into_iter()
+                .find(|c| c.name == name)
+                .ok_or_else(|| format!("container {name:?} not found"))?,
             None => inputs.container,
         };
         return resource(of, selector, inputs.machine).map(Some);
@@ -125,7 +130,8 @@ fn referenced(inputs: &Inputs<'_>, variable: &EnvVar) -> Result<Option<String>, 
     }
     if let Some(reference) = &from.secret_key_ref {
         let secret = inputs.sources.secrets.get(&reference.name);
-        let value = secret.and_then(|secret| secret.data.as_ref()?.get(&reference.key)).map(|bytes| lossy(&bytes.0));
+        let value =
+            secret.and_then(|secret| secret.data.as_ref()?.get(&reference.key)).map(|bytes| lossy(&bytes.0));
         let missing = || missing_key("secret", secret.is_some(), &reference.name, &reference.key);
         return optional(value, reference.optional, missing);
     }
@@ -219,8 +225,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         for (env, message) in [
-            (json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}]), "configmap \"none\" not found"),
-            (json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "login", "key": "k"}}}]), "couldn't find key k in secret \"login\""),
+            (
+                json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}]),
+                "configmap \"none\" not found",
+            ),
+            (
+                json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "login", "key": "k"}}}]),
+                "couldn't find key k in secret \"login\"",
+            ),
         ] {
             assert_eq!(env_of(json!({"name": "c", "env": env})).unwrap_err(), message);
         }

@@ -20,7 +20,9 @@ pub(crate) fn service_env<'a>(
 ) -> BTreeMap<String, String> {
     let mut chosen: BTreeMap<&str, &Service> = BTreeMap::new();
     for service in services {
-        let (Some(name), Some(in_namespace)) = (&service.metadata.name, &service.metadata.namespace) else { continue };
+        let (Some(name), Some(in_namespace)) = (&service.metadata.name, &service.metadata.namespace) else {
+            continue;
+        };
         let is_api = (in_namespace.as_str(), name.as_str()) == API_SERVICE;
         if links && in_namespace == namespace {
             chosen.insert(name, service);
@@ -82,7 +84,12 @@ mod tests {
     fn cluster() -> Vec<Service> {
         vec![
             service("default", "kubernetes", "10.96.0.1", json!([{"name": "https", "port": 443}])),
-            service("shop", "web-front", "10.96.0.9", json!([{"port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}])),
+            service(
+                "shop",
+                "web-front",
+                "10.96.0.9",
+                json!([{"port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]),
+            ),
             service("shop", "headless", "None", json!([{"port": 80}])),
             service("other", "db", "10.96.0.7", json!([{"port": 5432}])),
             service("shop", "six", "fd00::1", json!([{"port": 80}])),

@@ -117,7 +117,11 @@ mod tests {
         let mut long = vec![b'x'; MAX_PART + 10];
         long.push(b'\n');
         splitter.push(&long, at(), &mut out);
-        let lines: Vec<_> = out.split(|&byte| byte == b'\n').filter_map(parse).map(|line| (line.partial, line.text.len())).collect();
+        let lines: Vec<_> = out
+            .split(|&byte| byte == b'\n')
+            .filter_map(parse)
+            .map(|line| (line.partial, line.text.len()))
+            .collect();
         assert_eq!(lines, [(true, MAX_PART), (false, 10)]);
     }
 

@@ -79,7 +79,12 @@ impl Filter {
 }
 
 /// Sends the log at `path` to `to`, and with `follow` what `live` gets until it ends or the reader is gone.
-pub(crate) async fn send(path: PathBuf, live: Option<Arc<LiveLog>>, query: LogQuery, to: mpsc::Sender<Bytes>) -> io::Result<()> {
+pub(crate) async fn send(
+    path: PathBuf,
+    live: Option<Arc<LiveLog>>,
+    query: LogQuery,
+    to: mpsc::Sender<Bytes>,
+) -> io::Result<()> {
     let mut filter = Filter::new(query.clone());
     // Taken first: what is written from here on is found by following.
     let mut progress = live.as_ref().map(|live| live.progress.subscribe());
@@ -115,7 +120,12 @@ pub(crate) async fn send(path: PathBuf, live: Option<Arc<LiveLog>>, query: LogQu
 struct Rest(Vec<u8>);
 
 /// Sends what `file` has more; false when the reader has enough.
-async fn drain(file: &mut File, rest: &mut Rest, filter: &mut Filter, to: &mpsc::Sender<Bytes>) -> io::Result<bool> {
+async fn drain(
+    file: &mut File,
+    rest: &mut Rest,
+    filter: &mut Filter,
+    to: &mpsc::Sender<Bytes>,
+) -> io::Result<bool> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let length = file.read(&mut chunk)?;
@@ -173,7 +183,12 @@ async fn read_history(
 }
 
 /// Reads to the end, keeping the last `tail` lines; a line without an end goes to `rest`.
-fn keep_last(reader: &mut BufReader<File>, tail: usize, last: &mut VecDeque<Vec<u8>>, rest: &mut Rest) -> io::Result<()> {
+fn keep_last(
+    reader: &mut BufReader<File>,
+    tail: usize,
+    last: &mut VecDeque<Vec<u8>>,
+    rest: &mut Rest,
+) -> io::Result<()> {
     loop {
         let mut line = Vec::new();
         if reader.read_until(b'\n', &mut line)? == 0 {
@@ -240,7 +255,11 @@ mod tests {
         let reading = tokio::spawn(send(live.path.clone(), Some(live), query, to));
         let writing = tokio::spawn(async move {
             for number in 0..30_000 {
-                writer.append(format!("2026-01-01T00:00:01Z stdout F {number} {}\n", "x".repeat(600)).as_bytes()).unwrap();
+                writer
+                    .append(
+                        format!("2026-01-01T00:00:01Z stdout F {number} {}\n", "x".repeat(600)).as_bytes(),
+                    )
+                    .unwrap();
                 if number % 100 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -252,7 +271,11 @@ mod tests {
         }
         reading.await.unwrap().unwrap();
         writing.await.unwrap();
-        let numbers: Vec<u32> = String::from_utf8(all).unwrap().lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+        let numbers: Vec<u32> = String::from_utf8(all)
+            .unwrap()
+            .lines()
+            .map(|line| line.split(' ').next().unwrap().parse().unwrap())
+            .collect();
         assert_eq!(numbers.last(), Some(&29_999));
     }
 

@@ -116,7 +116,10 @@ mod tests {
             }
             assert_eq!(writer.live.progress.borrow().rotations, 2);
         }
-        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["2.log", "2.log.1", "3.log", "3.log.1"]);
         assert_eq!(fs::read_to_string(dir.path().join("3.log.1")).unwrap(), "67890\n");

@@ -39,7 +39,8 @@ pub(crate) fn sandbox_spec(world: World<'_>) -> Result<Spec, String> {
     };
     let argv = image.argv(&expanded(&container.command), &expanded(&container.args));
     let meta = &pod.metadata;
-    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let (namespace, name) =
+        (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let mut spec = Spec::new(format!("pod/{namespace}/{name}/{}", container.name), argv);
     spec.net = world.netns.map_or(Ns::Inherit, |path| Ns::Path(path.to_owned()));
     (spec.mount, spec.uts) = (Ns::New, Ns::New);
@@ -58,7 +59,11 @@ pub(crate) fn sandbox_spec(world: World<'_>) -> Result<Spec, String> {
 }
 
 fn mounts(world: World<'_>) -> Vec<Mount> {
-    let file = |target: &str, contents: &str| Mount::File { target: target.into(), contents: contents.to_owned(), mode: 0o644 };
+    let file = |target: &str, contents: &str| Mount::File {
+        target: target.into(),
+        contents: contents.to_owned(),
+        mode: 0o644,
+    };
     let mut mounts = vec![
         Mount::HostUserland,
         Mount::Proc,
@@ -75,7 +80,8 @@ fn mounts(world: World<'_>) -> Vec<Mount> {
         contents: launcher.script(),
         mode: 0o755,
     }));
-    let message_path = world.container.termination_message_path.as_deref().filter(|path| path.starts_with('/'));
+    let message_path =
+        world.container.termination_message_path.as_deref().filter(|path| path.starts_with('/'));
     mounts.push(Mount::Bind {
         source: world.termination_log.to_owned(),
         target: message_path.unwrap_or("/dev/termination-log").into(),
@@ -95,9 +101,15 @@ fn mounts(world: World<'_>) -> Vec<Mount> {
 fn identity(pod: &PodSpec, container: &Container) -> Result<(Option<u32>, Option<u32>), String> {
     let own = container.security_context.as_ref();
     let shared = pod.security_context.as_ref();
-    let user = own.and_then(|context| context.run_as_user).or_else(|| shared.and_then(|context| context.run_as_user));
-    let group = own.and_then(|context| context.run_as_group).or_else(|| shared.and_then(|context| context.run_as_group));
-    let non_root = own.and_then(|context| context.run_as_non_root).or_else(|| shared.and_then(|context| context.run_as_non_root));
+    let user = own
+        .and_then(|context| context.run_as_user)
+        .or_else(|| shared.and_then(|context| context.run_as_user));
+    let group = own
+        .and_then(|context| context.run_as_group)
+        .or_else(|| shared.and_then(|context| context.run_as_group));
+    let non_root = own
+        .and_then(|context| context.run_as_non_root)
+        .or_else(|| shared.and_then(|context| context.run_as_non_root));
     if non_root == Some(true) && user.unwrap_or(0) == 0 {
         return Err("container has runAsNonRoot and image will run as root".to_owned());
     }
@@ -148,10 +160,16 @@ mod tests {
         assert_eq!(spec.label, "pod/shop/web/c");
         assert_eq!(spec.cwd, Path::new("/tmp"));
         assert_eq!(spec.net, Ns::Path("/run/netns/x".into()));
-        let targets: Vec<PathBuf> = spec.root.unwrap().mounts.into_iter().filter_map(|mount| match mount {
-            Mount::Bind { target, .. } => Some(target),
-            _ => None,
-        }).collect();
+        let targets: Vec<PathBuf> = spec
+            .root
+            .unwrap()
+            .mounts
+            .into_iter()
+            .filter_map(|mount| match mount {
+                Mount::Bind { target, .. } => Some(target),
+                _ => None,
+            })
+            .collect();
         assert_eq!(targets, [Path::new("/dev/termination-log"), Path::new("/data"), Path::new("/data/sub")]);
     }
 
@@ -162,7 +180,11 @@ mod tests {
             (json!({"runAsUser": 7}), json!({}), Ok((Some(7), Some(0)))),
             (json!({"runAsUser": 7, "runAsGroup": 8}), json!({"runAsUser": 9}), Ok((Some(9), Some(8)))),
             (json!({"runAsUser": -1}), json!({}), Err("runAsUser -1 is out of range")),
-            (json!({"runAsNonRoot": true}), json!({}), Err("container has runAsNonRoot and image will run as root")),
+            (
+                json!({"runAsNonRoot": true}),
+                json!({}),
+                Err("container has runAsNonRoot and image will run as root"),
+            ),
         ] {
             let spec = spec_of(json!({
                 "metadata": {}, "spec": {"securityContext": pod, "containers": [{"name": "c", "image": "busybox", "securityContext": container}]}

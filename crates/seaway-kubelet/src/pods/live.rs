@@ -69,7 +69,12 @@ impl Worker {
     fn container_spec(&self, index: usize) -> Option<ContainerSpec> {
         let spec = self.pod.spec.as_ref()?;
         let name = &self.slots[index].name;
-        spec.init_containers.iter().flatten().chain(&spec.containers).find(|container| container.name == *name).cloned()
+        spec.init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+            .find(|container| container.name == *name)
+            .cloned()
     }
 
     /// Starts a container, or says why it can't be and when to try again.
@@ -102,7 +107,8 @@ impl Worker {
                 return;
             }
         };
-        let message = format!("Container image {:?} already present on machine (built in)", self.slots[index].image);
+        let message =
+            format!("Container image {:?} already present on machine (built in)", self.slots[index].image);
         self.event(Some(index), Severity::Normal, "Pulled", message);
         if ran_before.is_some() {
             self.slots[index].last = ran_before;
@@ -136,7 +142,12 @@ impl Worker {
         let message = image_events::unknown(&slot.image);
         slot.state = State::Waiting { reason: "ErrImagePull".to_owned(), message: Some(message.clone()) };
         let image = slot.image.clone();
-        self.event(Some(index), Severity::Warning, "Failed", format!("Failed to pull image {image:?}: {message}"));
+        self.event(
+            Some(index),
+            Severity::Warning,
+            "Failed",
+            format!("Failed to pull image {image:?}: {message}"),
+        );
         self.event(Some(index), Severity::Warning, "Failed", "Error: ErrImagePull");
         let (sender, wait) = (self.sender.clone(), self.kubelet.backoff_base());
         let later = tokio::spawn(async move {
@@ -181,7 +192,10 @@ impl Worker {
         }
         let aliases = pod_spec.host_aliases.as_deref().unwrap_or_default();
         let hosts = match pod_spec.host_network == Some(true) {
-            true => names::host_network_hosts_file(&std::fs::read_to_string(&self.kubelet.args.hosts_file).unwrap_or_default(), aliases),
+            true => names::host_network_hosts_file(
+                &std::fs::read_to_string(&self.kubelet.args.hosts_file).unwrap_or_default(),
+                aliases,
+            ),
             false => names::hosts_file(&names, &self.addresses.pod_ips, aliases),
         };
         let dns = PodDns::from_spec(namespace, pod_spec).map_err(|error| config(error.to_string()))?;
@@ -228,13 +242,17 @@ impl Worker {
         let (config_maps, secrets) = references(spec);
         let mut sources = Sources::default();
         for name in config_maps {
-            let interest = live.config_maps.entry(name.clone()).or_insert_with(|| objects.config_maps.watch(&namespace, &name));
+            let interest = live
+                .config_maps
+                .entry(name.clone())
+                .or_insert_with(|| objects.config_maps.watch(&namespace, &name));
             if let Some(map) = interest.get().await {
                 sources.config_maps.insert(name, (*map).clone());
             }
         }
         for name in secrets {
-            let interest = live.secrets.entry(name.clone()).or_insert_with(|| objects.secrets.watch(&namespace, &name));
+            let interest =
+                live.secrets.entry(name.clone()).or_insert_with(|| objects.secrets.watch(&namespace, &name));
             if let Some(secret) = interest.get().await {
                 sources.secrets.insert(name, (*secret).clone());
             }
@@ -304,7 +322,12 @@ impl Worker {
             let check = match probes::check_of(probe) {
                 Ok(check) => check,
                 Err(problem) => {
-                    self.event(Some(index), Severity::Warning, "Unhealthy", format!("{} probe: {problem}", kind.name()));
+                    self.event(
+                        Some(index),
+                        Severity::Warning,
+                        "Unhealthy",
+                        format!("{} probe: {problem}", kind.name()),
+                    );
                     continue;
                 }
             };
@@ -327,17 +350,32 @@ impl Worker {
     pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::Exited { index, run, exit } if run == self.live[index].run => self.exited(index, exit),
-            Message::Probed { index, run, kind, report } if run == self.live[index].run => self.probed(index, kind, report),
-            Message::PostStart { index, run, result } if run == self.live[index].run => self.post_started(index, result),
+            Message::Probed { index, run, kind, report } if run == self.live[index].run => {
+                self.probed(index, kind, report)
+            }
+            Message::PostStart { index, run, result } if run == self.live[index].run => {
+                self.post_started(index, result)
+            }
             Message::HookFailed { index, problem } => {
-                self.event(Some(index), Severity::Warning, "FailedPreStopHook", format!("PreStopHook failed: {problem}"));
+                self.event(
+                    Some(index),
+                    Severity::Warning,
+                    "FailedPreStopHook",
+                    format!("PreStopHook failed: {problem}"),
+                );
             }
             Message::StillNoImage { index } => {
                 let image = self.slots[index].image.clone();
                 let message = format!("Back-off pulling image {image:?}: {}", image_events::unknown(&image));
-                self.event(Some(index), Severity::Normal, "BackOff", format!("Back-off pulling image {image:?}"));
+                self.event(
+                    Some(index),
+                    Severity::Normal,
+                    "BackOff",
+                    format!("Back-off pulling image {image:?}"),
+                );
                 self.event(Some(index), Severity::Warning, "Failed", "Error: ImagePullBackOff");
-                self.slots[index].state = State::Waiting { reason: "ImagePullBackOff".to_owned(), message: Some(message) };
+                self.slots[index].state =
+                    State::Waiting { reason: "ImagePullBackOff".to_owned(), message: Some(message) };
             }
             // Words of a run that is over.
             Message::Exited { .. } | Message::Probed { .. } | Message::PostStart { .. } => {}
@@ -372,10 +410,12 @@ impl Worker {
             return;
         }
         let meta = &self.pod.metadata;
-        let (name, namespace) = (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
+        let (name, namespace) =
+            (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
         let slot = &self.slots[index];
         let pod = format!("{name}_{namespace}({})", self.entry.uid);
-        let message = format!("back-off {}s restarting failed container={} pod={pod}", wait.as_secs_f64(), slot.name);
+        let message =
+            format!("back-off {}s restarting failed container={} pod={pod}", wait.as_secs_f64(), slot.name);
         let event = format!("Back-off restarting failed container {} in pod {pod}", slot.name);
         self.event(Some(index), Severity::Warning, "BackOff", event);
         let slot = &mut self.slots[index];
@@ -386,7 +426,9 @@ impl Worker {
 
     fn probed(&mut self, index: usize, kind: Kind, report: Report) {
         match (kind, report) {
-            (_, Report::Unhealthy { message }) => self.event(Some(index), Severity::Warning, "Unhealthy", message),
+            (_, Report::Unhealthy { message }) => {
+                self.event(Some(index), Severity::Warning, "Unhealthy", message)
+            }
             (Kind::Readiness, Report::Turned { healthy, .. }) => self.slots[index].probed_ready = healthy,
             (Kind::Startup, Report::Turned { healthy: true, .. }) => {
                 self.slots[index].probed_started = true;
@@ -399,7 +441,8 @@ impl Worker {
             (Kind::Liveness, Report::Turned { healthy: true, .. }) => {}
             (Kind::Startup | Kind::Liveness, Report::Turned { healthy: false, .. }) => {
                 let what = kind.name().to_lowercase();
-                let why = format!("Container {} failed {what} probe, will be restarted", self.slots[index].name);
+                let why =
+                    format!("Container {} failed {what} probe, will be restarted", self.slots[index].name);
                 self.stop_for(index, Some(kind), why);
             }
         }
@@ -413,7 +456,12 @@ impl Worker {
                 self.start_probes(index, &spec);
             }
             Err(problem) => {
-                self.event(Some(index), Severity::Warning, "FailedPostStartHook", format!("PostStartHook failed: {problem}"));
+                self.event(
+                    Some(index),
+                    Severity::Warning,
+                    "FailedPostStartHook",
+                    format!("PostStartHook failed: {problem}"),
+                );
                 self.stop_for(index, None, "FailedPostStartHook".to_owned());
             }
         }
@@ -448,7 +496,9 @@ impl Worker {
         self.event(Some(index), Severity::Normal, "Killing", why);
         let spec = self.container_spec(index);
         // A container that is told to end can't be found dead or unstarted any more; whether it still serves is of interest.
-        let readiness = spec.as_ref().filter(|_| self.slots[index].probed_started && self.slots[index].role != Role::Init);
+        let readiness = spec
+            .as_ref()
+            .filter(|_| self.slots[index].probed_started && self.slots[index].role != Role::Init);
         self.live[index].tasks.clear();
         if let Some(spec) = readiness {
             let mut readiness_only = spec.clone();

@@ -23,7 +23,11 @@ pub(crate) struct Names {
 pub(crate) fn names(pod: &Pod, domain: &str, node_hostname: &str) -> Result<Names, String> {
     let spec = pod.spec.as_ref();
     if spec.and_then(|spec| spec.host_network) == Some(true) {
-        return Ok(Names { hostname: node_hostname.to_owned(), fqdn: None, kernel: node_hostname.to_owned() });
+        return Ok(Names {
+            hostname: node_hostname.to_owned(),
+            fqdn: None,
+            kernel: node_hostname.to_owned(),
+        });
     }
     let wanted = spec.and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
     let hostname = match wanted {
@@ -36,7 +40,9 @@ pub(crate) fn names(pod: &Pod, domain: &str, node_hostname: &str) -> Result<Name
     let as_fqdn = spec.and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
     let kernel = match &fqdn {
         Some(fqdn) if as_fqdn && fqdn.len() > 64 => {
-            return Err(format!("the pod's FQDN {fqdn:?} is longer than 64 characters, and setHostnameAsFQDN is set"));
+            return Err(format!(
+                "the pod's FQDN {fqdn:?} is longer than 64 characters, and setHostnameAsFQDN is set"
+            ));
         }
         Some(fqdn) if as_fqdn => fqdn.clone(),
         _ => hostname.clone(),
@@ -100,7 +106,12 @@ mod tests {
         for (spec, hostname, fqdn, kernel) in [
             (json!({}), "web-0", None, "web-0"),
             (json!({"hostname": "db"}), "db", None, "db"),
-            (json!({"hostname": "db", "subdomain": "sub"}), "db", Some("db.sub.shop.svc.cluster.local"), "db"),
+            (
+                json!({"hostname": "db", "subdomain": "sub"}),
+                "db",
+                Some("db.sub.shop.svc.cluster.local"),
+                "db",
+            ),
             (
                 json!({"subdomain": "sub", "setHostnameAsFQDN": true}),
                 "web-0",
@@ -111,7 +122,11 @@ mod tests {
             (json!({"hostNetwork": true, "hostname": "x"}), "node-1", None, "node-1"),
         ] {
             let names = names_of(spec.clone()).unwrap();
-            assert_eq!((names.hostname.as_str(), names.fqdn.as_deref(), names.kernel.as_str()), (hostname, fqdn, kernel), "{spec}");
+            assert_eq!(
+                (names.hostname.as_str(), names.fqdn.as_deref(), names.kernel.as_str()),
+                (hostname, fqdn, kernel),
+                "{spec}"
+            );
         }
         let long = "s".repeat(60);
         assert!(names_of(json!({"subdomain": long, "setHostnameAsFQDN": true})).is_err());
@@ -126,7 +141,9 @@ mod tests {
     #[test]
     fn hosts_has_addresses_and_aliases() {
         let names = names_of(json!({"subdomain": "sub"})).unwrap();
-        let aliases: Vec<HostAlias> = serde_json::from_value(json!([{"ip": "192.0.2.1", "hostnames": ["a.example", "b.example"]}])).unwrap();
+        let aliases: Vec<HostAlias> =
+            serde_json::from_value(json!([{"ip": "192.0.2.1", "hostnames": ["a.example", "b.example"]}]))
+                .unwrap();
         let file = hosts_file(&names, &["10.0.0.2".to_owned(), "fd00::2".to_owned()], &aliases);
         for line in [
             "127.0.0.1\tlocalhost",

@@ -58,7 +58,8 @@ async fn write_all(
         loop {
             let (number, status) = wishes.borrow_and_update().clone();
             let Some(status) = status else { break };
-            match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch(&uid, &status))).await {
+            match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch(&uid, &status))).await
+            {
                 Ok(_) => {
                     wait = RETRY.0;
                     finished.send_replace(number);

@@ -41,7 +41,8 @@ pub(crate) fn restore(slots: &mut [Slot], old: &PodStatus, policy: Policy) -> bo
 fn last_run(status: &ContainerStatus) -> Option<Ended> {
     let state = status.state.as_ref()?;
     if let Some(running) = &state.running {
-        let id = status.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id.to_owned());
+        let id =
+            status.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id.to_owned());
         return Some(Ended {
             code: 137,
             reason: "ContainerStatusUnknown".to_owned(),
@@ -79,7 +80,10 @@ mod tests {
             .unwrap();
             let mut slots = slots_of(&pod);
             assert_eq!(restore(&mut slots, &old, policy), initialized);
-            let states: String = slots[1..].iter().map(|slot| if matches!(slot.state, State::Ended(_)) { 'e' } else { 'w' }).collect();
+            let states: String = slots[1..]
+                .iter()
+                .map(|slot| if matches!(slot.state, State::Ended(_)) { 'e' } else { 'w' })
+                .collect();
             assert_eq!(states, expected, "{policy:?}");
             assert!(slots.iter().all(|slot| slot.restarts == 2));
             assert_eq!(matches!(slots[0].state, State::Waiting { .. }), !initialized);

@@ -46,7 +46,13 @@ pub(crate) enum SandboxFailure {
 
 impl Note {
     fn attachment<'a>(&'a self, netns: &'a Path) -> Attachment<'a> {
-        Attachment { container_id: &self.id, netns, namespace: &self.namespace, pod: &self.name, uid: &self.uid }
+        Attachment {
+            container_id: &self.id,
+            netns,
+            namespace: &self.namespace,
+            pod: &self.name,
+            uid: &self.uid,
+        }
     }
 
     fn write(&self, dir: &Path) -> Result<(), SandboxFailure> {
@@ -75,8 +81,11 @@ impl Note {
             plugins.delete(network, &self.attachment(netns), self.result.as_ref()).await?;
         }
         let path = netns.clone();
-        let unbound = tokio::task::spawn_blocking(move || NetNs::unbind(&path)).await.map_err(io::Error::other);
-        unbound.and_then(|result| result).map_err(|source| SandboxFailure::Namespace { path: netns.clone(), source })
+        let unbound =
+            tokio::task::spawn_blocking(move || NetNs::unbind(&path)).await.map_err(io::Error::other);
+        unbound
+            .and_then(|result| result)
+            .map_err(|source| SandboxFailure::Namespace { path: netns.clone(), source })
     }
 }
 
@@ -92,10 +101,13 @@ impl Sandbox {
         let network = Network::load(conf_dir)?;
         let id = new_id();
         let netns = netns_dir.join(format!("cni-{}", uuid::Uuid::new_v4()));
-        let mut note = Note { netns: Some(netns.clone()), network: Some(network.clone()), ..Self::note_of(pod, id) };
+        let mut note =
+            Note { netns: Some(netns.clone()), network: Some(network.clone()), ..Self::note_of(pod, id) };
         note.write(dir)?;
         let made = async {
-            bind_new(netns_dir, &netns).await.map_err(|source| SandboxFailure::Namespace { path: netns.clone(), source })?;
+            bind_new(netns_dir, &netns)
+                .await
+                .map_err(|source| SandboxFailure::Namespace { path: netns.clone(), source })?;
             Ok::<_, SandboxFailure>(plugins.add(&network, &note.attachment(&netns)).await?)
         };
         match made.await {
@@ -143,7 +155,13 @@ async fn bind_new(dir: &Path, path: &Path) -> io::Result<()> {
 
 /// A container id as runtimes have them: 64 hexadecimal digits.
 pub(crate) fn new_id() -> String {
-    format!("{:x}{:x}{:x}{:x}", rand::random::<u64>() | 1 << 63, rand::random::<u64>() | 1 << 63, rand::random::<u64>() | 1 << 63, rand::random::<u64>() | 1 << 63)
+    format!(
+        "{:x}{:x}{:x}{:x}",
+        rand::random::<u64>() | 1 << 63,
+        rand::random::<u64>() | 1 << 63,
+        rand::random::<u64>() | 1 << 63,
+        rand::random::<u64>() | 1 << 63
+    )
 }
 
 #[cfg(test)]
@@ -161,7 +179,10 @@ mod tests {
     fn notes_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Note::read(dir.path()).is_none());
-        let pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u"}})).unwrap();
+        let pod = serde_json::from_value(
+            serde_json::json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u"}}),
+        )
+        .unwrap();
         let sandbox = Sandbox::of_node(&pod, vec![]);
         sandbox.note.write(dir.path()).unwrap();
         assert_eq!(Note::read(dir.path()).unwrap().id, sandbox.note.id);

@@ -138,10 +138,13 @@ pub(crate) fn slots_of(pod: &Pod) -> Vec<Slot> {
     };
     let mut slots = Vec::new();
     for container in init {
-        let role = if container.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
+        let role =
+            if container.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
         slots.push(slot(container, role, waits_for(false)));
     }
-    slots.extend(spec.containers.iter().map(|container| slot(container, Role::App, waits_for(init.is_empty()))));
+    slots.extend(
+        spec.containers.iter().map(|container| slot(container, Role::App, waits_for(init.is_empty()))),
+    );
     slots
 }
 

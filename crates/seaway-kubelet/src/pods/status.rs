@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::slots::{Ended, Policy, Role, Slot, State};
+use super::slots::{Ended, Role, Slot, State};
 use crate::env::Addresses;
 
 /// The scheme of container ids, before `://`.
@@ -17,7 +17,6 @@ const RUNTIME: &str = "seaway";
 #[derive(Debug, Clone)]
 pub(crate) struct View<'a> {
     pub slots: &'a [Slot],
-    pub policy: Policy,
     pub initialized: bool,
     /// The pod's network is there.
     pub sandbox_ready: bool,
@@ -49,10 +48,14 @@ pub(crate) fn status(pod: &Pod, view: &View<'_>, previous: Option<&PodStatus>, n
 }
 
 /// The conditions that a kubelet sets.
-const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// The status that was written last, with the conditions that others have set since.
-pub(crate) fn with_conditions_of_others(written: Option<&PodStatus>, seen: Option<&PodStatus>) -> Option<PodStatus> {
+pub(crate) fn with_conditions_of_others(
+    written: Option<&PodStatus>,
+    seen: Option<&PodStatus>,
+) -> Option<PodStatus> {
     let Some(written) = written else { return seen.cloned() };
     let mut status = written.clone();
     let others = seen.iter().flat_map(|seen| seen.conditions.iter().flatten());
@@ -78,12 +81,18 @@ fn phase(view: &View<'_>) -> &'static str {
 fn conditions(pod: &Pod, view: &View<'_>, previous: Option<&PodStatus>, now: Timestamp) -> Vec<PodCondition> {
     let old = previous.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let finished = view.finished.is_some();
-    let unready: Vec<&str> =
-        view.slots.iter().filter(|slot| slot.role != Role::Init && !slot.ready()).map(|slot| slot.name.as_str()).collect();
+    let unready: Vec<&str> = view
+        .slots
+        .iter()
+        .filter(|slot| slot.role != Role::Init && !slot.ready())
+        .map(|slot| slot.name.as_str())
+        .collect();
     let uninitialized: Vec<&str> = view
         .slots
         .iter()
-        .filter(|slot| slot.role == Role::Init && !slot.ready() || slot.role == Role::Sidecar && !slot.started())
+        .filter(|slot| {
+            slot.role == Role::Init && !slot.ready() || slot.role == Role::Sidecar && !slot.started()
+        })
         .map(|slot| slot.name.as_str())
         .collect();
     let containers = if view.finished == Some(true) {
@@ -98,7 +107,10 @@ fn conditions(pod: &Pod, view: &View<'_>, previous: Option<&PodStatus>, now: Tim
     let initialized = if view.initialized || view.finished == Some(true) {
         Ok(())
     } else {
-        Err(("ContainersNotInitialized", format!("containers with incomplete status: [{}]", uninitialized.join(" "))))
+        Err((
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{}]", uninitialized.join(" ")),
+        ))
     };
     let ready = containers.clone().and_then(|()| gates(pod, old));
     let network = if view.sandbox_ready && !finished { Ok(()) } else { Err(("", String::new())) };
@@ -122,9 +134,13 @@ fn conditions(pod: &Pod, view: &View<'_>, previous: Option<&PodStatus>, now: Tim
 fn gates(pod: &Pod, old: &[PodCondition]) -> Result<(), (&'static str, String)> {
     let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
     for gate in gates {
-        let met = old.iter().any(|condition| condition.type_ == gate.condition_type && condition.status == "True");
+        let met =
+            old.iter().any(|condition| condition.type_ == gate.condition_type && condition.status == "True");
         if !met {
-            let problem = format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type);
+            let problem = format!(
+                "corresponding condition of pod readiness gate {:?} does not exist.",
+                gate.condition_type
+            );
             return Err(("ReadinessGatesNotReady", problem));
         }
     }
@@ -140,7 +156,9 @@ fn condition(
 ) -> PodCondition {
     let status = if outcome.is_ok() { "True" } else { "False" };
     let before = old.iter().find(|condition| condition.type_ == kind);
-    let kept = before.filter(|before| before.status == status).and_then(|before| before.last_transition_time.clone());
+    let kept = before
+        .filter(|before| before.status == status)
+        .and_then(|before| before.last_transition_time.clone());
     let text = |text: String| Some(text).filter(|text| !text.is_empty());
     let (reason, message) = match outcome {
         Ok(()) => (None, None),
@@ -206,7 +224,8 @@ fn terminated(ended: &Ended) -> ContainerState {
 /// The end of a run that the API tells of: the reverse of what [`status`] writes.
 pub(crate) fn ended_in(state: &ContainerState) -> Option<Ended> {
     let terminated = state.terminated.as_ref()?;
-    let id = terminated.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id.to_owned());
+    let id =
+        terminated.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id.to_owned());
     Some(Ended {
         code: terminated.exit_code,
         reason: terminated.reason.clone().unwrap_or_default(),
@@ -224,7 +243,9 @@ fn qos_class(pod: &Pod) -> &'static str {
     let has_any = |container: &&Container| {
         container.resources.as_ref().is_some_and(|resources| {
             let named = [&resources.limits, &resources.requests];
-            named.iter().any(|map| map.iter().flat_map(|map| map.keys()).any(|name| name == "cpu" || name == "memory"))
+            named.iter().any(|map| {
+                map.iter().flat_map(|map| map.keys()).any(|name| name == "cpu" || name == "memory")
+            })
         })
     };
     let guaranteed = |container: &&Container| {
@@ -270,14 +291,22 @@ mod tests {
     }
 
     fn ended(code: i32) -> State {
-        State::Ended(Ended { code, reason: "Completed".into(), message: None, started: None, finished: None, container_id: None })
+        State::Ended(Ended {
+            code,
+            reason: "Completed".into(),
+            message: None,
+            started: None,
+            finished: None,
+            container_id: None,
+        })
     }
 
     /// Conditions in order: network, Initialized, Ready, ContainersReady, PodScheduled.
     #[test]
     fn phases_and_conditions() {
         let addresses = Addresses { pod_ips: vec!["10.0.0.2".into()], host_ips: vec!["172.18.0.11".into()] };
-        let pod = pod(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}, {"name": "b"}]}));
+        let pod =
+            pod(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}, {"name": "b"}]}));
         let running = || State::Running { since: at(1) };
         let waiting = || State::Waiting { reason: "PodInitializing".into(), message: None };
         for (init, a, b, initialized, sandbox, finished, expected) in [
@@ -296,7 +325,6 @@ mod tests {
             }
             let view = View {
                 slots: &slots,
-                policy: Policy::Always,
                 initialized,
                 sandbox_ready: sandbox,
                 addresses: &addresses,
@@ -309,14 +337,15 @@ mod tests {
 
     #[test]
     fn times_change_with_the_condition_only() {
-        let pod = pod(json!({"containers": [{"name": "a", "readinessProbe": {}}], "readinessGates": [{"conditionType": "x/gate"}]}));
+        let pod = pod(
+            json!({"containers": [{"name": "a", "readinessProbe": {}}], "readinessGates": [{"conditionType": "x/gate"}]}),
+        );
         let mut slots = slots_of(&pod);
         slots[0].state = State::Running { since: at(1) };
         let addresses = Addresses::default();
         let ready_of = |slots: &[Slot], previous: Option<&PodStatus>, now| {
             let view = View {
                 slots,
-                policy: Policy::Always,
                 initialized: true,
                 sandbox_ready: true,
                 addresses: &addresses,
@@ -326,11 +355,20 @@ mod tests {
             status(&pod, &view, previous, at(now))
         };
         let condition = |status: &PodStatus, kind: &str| {
-            let found = status.conditions.iter().flatten().find(|condition| condition.type_ == kind).cloned().unwrap();
+            let found = status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == kind)
+                .cloned()
+                .unwrap();
             (found.status, found.last_transition_time.unwrap().0.as_second(), found.reason)
         };
         let first = ready_of(&slots, None, 10);
-        assert_eq!(condition(&first, "ContainersReady"), ("False".into(), 10, Some("ContainersNotReady".into())));
+        assert_eq!(
+            condition(&first, "ContainersReady"),
+            ("False".into(), 10, Some("ContainersNotReady".into()))
+        );
         slots[0].probed_ready = true;
         let mut second = ready_of(&slots, Some(&first), 20);
         assert_eq!(condition(&second, "ContainersReady"), ("True".into(), 20, None));

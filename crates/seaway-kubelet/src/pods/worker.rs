@@ -94,7 +94,9 @@ impl Worker {
             initialized,
             finished: None,
             addresses: Addresses { pod_ips: Vec::new(), host_ips: kubelet.node_ips() },
-            start_time: old.and_then(|old| old.start_time.as_ref()).map_or_else(Timestamp::now, |time| time.0),
+            start_time: old
+                .and_then(|old| old.start_time.as_ref())
+                .map_or_else(Timestamp::now, |time| time.0),
             sandbox: None,
             volumes: None,
             names: None,
@@ -113,7 +115,8 @@ impl Worker {
     /// Runs the pod until it is deleted and everything of it is gone.
     pub(crate) async fn run(mut self) {
         let meta = &self.pod.metadata;
-        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let (namespace, name) =
+            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         self.kubelet.registry.insert(&namespace, &name, self.entry.clone());
         let over = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if matches!(over, Some("Succeeded" | "Failed")) {
@@ -158,7 +161,8 @@ impl Worker {
             // A start that failed has a time of its own to be tried again.
             let plan = slots::plan(&self.slots, self.policy, self.initialized, std::time::Instant::now());
             if plan.start.is_empty() && plan.finished.is_none() {
-                let happening = self.next(wake.into_iter().chain(plan.wake).min().map(Instant::from_std)).await;
+                let happening =
+                    self.next(wake.into_iter().chain(plan.wake).min().map(Instant::from_std)).await;
                 self.take(happening).await;
             }
         }
@@ -233,7 +237,8 @@ impl Worker {
     /// The error has an event's reason and message; none for a network that is not configured yet.
     async fn try_set_up(&mut self) -> Result<(), Option<(&'static str, String)>> {
         let dir = self.entry.dir.clone();
-        let made = std::fs::create_dir_all(&dir).and_then(|()| std::fs::create_dir_all(self.kubelet.root_mount()));
+        let made =
+            std::fs::create_dir_all(&dir).and_then(|()| std::fs::create_dir_all(self.kubelet.root_mount()));
         made.map_err(|error| Some(("Failed", format!("{}: {error}", dir.display()))))?;
         if self.names.is_none() {
             let names = names::names(&self.pod, &self.kubelet.args.cluster_domain, &self.kubelet.hostname);
@@ -284,7 +289,8 @@ impl Worker {
             let deadline = began + self.grace();
             let mains_run = self.slots.iter().any(|slot| slot.running() && slot.role != slots::Role::Sidecar);
             for index in 0..self.slots.len() {
-                let waits = mains_run && self.slots[index].role == slots::Role::Sidecar && Instant::now() < deadline;
+                let waits =
+                    mains_run && self.slots[index].role == slots::Role::Sidecar && Instant::now() < deadline;
                 if self.slots[index].running() && !waits {
                     self.stop(index, deadline, None);
                 }
@@ -344,7 +350,11 @@ impl Worker {
         }
         let api: Api<Pod> = Api::namespaced(self.kubelet.client.clone(), namespace);
         let preconditions = Preconditions { uid: Some(self.entry.uid.clone()), resource_version: None };
-        let params = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
         let mut wait = RETRY.0;
         while !self.gone() {
             match api.delete(name, &params).await {
@@ -361,7 +371,6 @@ impl Worker {
     pub(super) fn publish(&mut self) {
         let view = View {
             slots: &self.slots,
-            policy: self.policy,
             initialized: self.initialized,
             sandbox_ready: self.sandbox.is_some(),
             addresses: &self.addresses,
@@ -386,7 +395,13 @@ impl Worker {
     }
 
     /// Says something about the pod or one of its containers.
-    pub(super) fn event(&self, container: Option<usize>, severity: Severity, reason: &'static str, message: impl Into<String>) {
+    pub(super) fn event(
+        &self,
+        container: Option<usize>,
+        severity: Severity,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         let name = container.map(|index| self.slots[index].name.as_str());
         self.kubelet.events.pod(&self.pod, name, severity, reason, message);
     }

@@ -122,7 +122,12 @@ async fn get(place: &Place, action: &HTTPGetAction, url: &str) -> Result<(), Str
     }
 }
 
-fn add_headers<B>(request: &mut hyper::Request<B>, action: &HTTPGetAction, host: &str, port: u16) -> Result<(), String> {
+fn add_headers<B>(
+    request: &mut hyper::Request<B>,
+    action: &HTTPGetAction,
+    host: &str,
+    port: u16,
+) -> Result<(), String> {
     use hyper::header::{HeaderName, HeaderValue};
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static("kube-probe/1.36"));
@@ -142,7 +147,8 @@ async fn exchange<S>(stream: S, request: hyper::Request<Empty<bytes::Bytes>>) ->
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(stream).await.map_err(|error| error.to_string())?;
     let driver = AbortOnDropHandle::new(tokio::spawn(connection));
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();

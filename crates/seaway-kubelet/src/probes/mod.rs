@@ -43,14 +43,22 @@ pub(crate) fn check_of(probe: &Probe) -> Result<Check, String> {
 /// Reads a lifecycle hook's action; `None` for one that only sleeps or does nothing.
 pub(crate) fn check_of_hook(hook: &LifecycleHandler) -> Option<Check> {
     let exec = hook.exec.clone().map(Check::Exec);
-    exec.or_else(|| hook.http_get.clone().map(Check::Http)).or_else(|| hook.tcp_socket.clone().map(Check::Tcp))
+    exec.or_else(|| hook.http_get.clone().map(Check::Http))
+        .or_else(|| hook.tcp_socket.clone().map(Check::Tcp))
 }
 
 /// Probes for as long as it is polled, and tells `report` what it finds.
 ///
 /// A readiness or startup probe of a port that has never answered looks again soon, instead of a whole period later: a server
 /// opens its port some milliseconds after its process starts. These looks count for nothing but success.
-pub(crate) async fn run(kind: Kind, probe: &Probe, check: Check, place: Place, started: Instant, mut report: impl FnMut(Report)) {
+pub(crate) async fn run(
+    kind: Kind,
+    probe: &Probe,
+    check: Check,
+    place: Place,
+    started: Instant,
+    mut report: impl FnMut(Report),
+) {
     let schedule = Schedule::of(probe);
     let mut tally = Tally::new(schedule);
     sleep_until(started + schedule.initial_delay).await;

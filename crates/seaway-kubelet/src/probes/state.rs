@@ -66,7 +66,8 @@ impl Tally {
     pub(crate) fn count(&mut self, healthy: bool) -> Option<bool> {
         self.run = if self.last == Some(healthy) { self.run.saturating_add(1) } else { 1 };
         self.last = Some(healthy);
-        let threshold = if healthy { self.schedule.success_threshold } else { self.schedule.failure_threshold };
+        let threshold =
+            if healthy { self.schedule.success_threshold } else { self.schedule.failure_threshold };
         if self.run < threshold || self.decided == Some(healthy) {
             return None;
         }
@@ -85,7 +86,8 @@ mod tests {
     use super::*;
 
     fn decisions(success: i32, failure: i32, results: &str) -> String {
-        let probe = Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Probe::default() };
+        let probe =
+            Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Probe::default() };
         let mut tally = Tally::new(Schedule::of(&probe));
         let decide = |result| match tally.count(result == '+') {
             Some(true) => 'U',

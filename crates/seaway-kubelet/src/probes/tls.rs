@@ -50,7 +50,10 @@ impl ServerCertVerifier for AnyCertificate {
 }
 
 /// A TLS connection over `stream` to `host`, whoever that is.
-pub(super) async fn connect_unverified(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, String> {
+pub(super) async fn connect_unverified(
+    stream: TcpStream,
+    host: &str,
+) -> Result<TlsStream<TcpStream>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -44,7 +44,9 @@ pub(crate) fn write(dir: &Path, files: &Files) -> io::Result<bool> {
 }
 
 fn holds(data: &Path, files: &Files) -> bool {
-    let same = |(path, file): (&String, &FileContent)| fs::read(data.join(path)).is_ok_and(|bytes| bytes == file.bytes);
+    let same = |(path, file): (&String, &FileContent)| {
+        fs::read(data.join(path)).is_ok_and(|bytes| bytes == file.bytes)
+    };
     files.iter().all(same) && count_files(data).is_ok_and(|count| count == files.len())
 }
 
@@ -116,7 +118,10 @@ mod tests {
     }
 
     fn visible(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.retain(|name| !name.starts_with(".."));
         names.sort();
         names
@@ -135,7 +140,10 @@ mod tests {
         assert!(write(&dir, &files(&[("a", "new")])).unwrap());
         assert_eq!(visible(&dir), ["a"]);
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "new");
-        let versions = fs::read_dir(&dir).unwrap().filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir()).count();
+        let versions = fs::read_dir(&dir)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir())
+            .count();
         assert_eq!(versions, 1);
 
         assert!(write(&dir, &Files::new()).unwrap());

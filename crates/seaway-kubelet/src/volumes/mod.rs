@@ -3,7 +3,7 @@
 mod atomic;
 mod payload;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -58,10 +58,14 @@ impl Volumes {
                 for source in &files.sources {
                     match source {
                         Source::ConfigMap { name, .. } => {
-                            config_maps.entry(name.clone()).or_insert_with(|| objects.config_maps.watch(namespace, name));
+                            config_maps
+                                .entry(name.clone())
+                                .or_insert_with(|| objects.config_maps.watch(namespace, name));
                         }
                         Source::Secret { name, .. } => {
-                            secrets.entry(name.clone()).or_insert_with(|| objects.secrets.watch(namespace, name));
+                            secrets
+                                .entry(name.clone())
+                                .or_insert_with(|| objects.secrets.watch(namespace, name));
                         }
                         Source::Downward(_) | Source::Token { .. } => {}
                     }
@@ -81,7 +85,8 @@ impl Volumes {
                 Kind::Host { path, kind } => check_host_path(&name, Path::new(&path), &kind)?,
                 Kind::Files(volume) => {
                     let files = self.files(about, &volume).await?;
-                    atomic::write(&self.path(&name), &files).map_err(|error| format!("volume {name:?}: {error}"))?;
+                    atomic::write(&self.path(&name), &files)
+                        .map_err(|error| format!("volume {name:?}: {error}"))?;
                 }
             }
         }
@@ -120,10 +125,22 @@ impl Volumes {
                     match found {
                         Some(map) => {
                             let entries = payload::config_map_entries(&map);
-                            payload::add_entries(&mut files, &what, &entries, items.as_deref(), *optional, volume.mode)?;
+                            payload::add_entries(
+                                &mut files,
+                                &what,
+                                &entries,
+                                items.as_deref(),
+                                *optional,
+                                volume.mode,
+                            )?;
                         }
                         None if *optional => {}
-                        None => return Err(format!("MountVolume.SetUp failed for volume {:?}: {what} not found", volume.name)),
+                        None => {
+                            return Err(format!(
+                                "MountVolume.SetUp failed for volume {:?}: {what} not found",
+                                volume.name
+                            ));
+                        }
                     }
                 }
                 Source::Secret { name, items, optional } => {
@@ -135,17 +152,38 @@ impl Volumes {
                     match found {
                         Some(secret) => {
                             let entries = payload::secret_entries(&secret);
-                            payload::add_entries(&mut files, &what, &entries, items.as_deref(), *optional, volume.mode)?;
+                            payload::add_entries(
+                                &mut files,
+                                &what,
+                                &entries,
+                                items.as_deref(),
+                                *optional,
+                                volume.mode,
+                            )?;
                         }
                         None if *optional => {}
-                        None => return Err(format!("MountVolume.SetUp failed for volume {:?}: {what} not found", volume.name)),
+                        None => {
+                            return Err(format!(
+                                "MountVolume.SetUp failed for volume {:?}: {what} not found",
+                                volume.name
+                            ));
+                        }
                     }
                 }
                 Source::Downward(items) => {
-                    payload::add_downward(&mut files, about.pod, about.addresses, about.machine, items, volume.mode)?;
+                    payload::add_downward(
+                        &mut files,
+                        about.pod,
+                        about.addresses,
+                        about.machine,
+                        items,
+                        volume.mode,
+                    )?;
                 }
                 Source::Token { audience, expiration_seconds, path } => {
-                    let text = self.token(about, &volume.name, audience.as_deref(), *expiration_seconds, path).await?;
+                    let text = self
+                        .token(about, &volume.name, audience.as_deref(), *expiration_seconds, path)
+                        .await?;
                     let content = payload::FileContent { bytes: text.into_bytes(), mode: volume.mode };
                     files.insert(payload::checked(path)?, content);
                 }
@@ -188,13 +226,19 @@ impl Volumes {
     }
 
     /// The mount for one `volumeMounts` entry; `env` serves `subPathExpr`.
-    pub(crate) fn mount(&self, wanted: &VolumeMount, env: &BTreeMap<String, String>) -> Result<Mount, String> {
-        let kind = self.kinds.get(&wanted.name).ok_or_else(|| format!("volume {:?} not found", wanted.name))?;
+    pub(crate) fn mount(
+        &self,
+        wanted: &VolumeMount,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Mount, String> {
+        let kind =
+            self.kinds.get(&wanted.name).ok_or_else(|| format!("volume {:?} not found", wanted.name))?;
         let base = match kind {
             Kind::Host { path, .. } => PathBuf::from(path),
             Kind::Empty | Kind::Files(_) => self.path(&wanted.name),
         };
-        let expression = wanted.sub_path_expr.as_ref().map(|text| crate::env::expand(text, |name| env.get(name).cloned()));
+        let expression =
+            wanted.sub_path_expr.as_ref().map(|text| crate::env::expand(text, |name| env.get(name).cloned()));
         let sub_path = expression.or_else(|| wanted.sub_path.clone()).filter(|path| !path.is_empty());
         let source = match sub_path {
             None => base,
@@ -203,11 +247,6 @@ impl Volumes {
         let read_only = wanted.read_only == Some(true) || matches!(kind, Kind::Files(_));
         let target = Path::new("/").join(&wanted.mount_path);
         Ok(Mount::Bind { source, target, read_only })
-    }
-
-    /// The names of volumes, for messages.
-    pub(crate) fn names(&self) -> BTreeSet<&str> {
-        self.kinds.keys().map(String::as_str).collect()
     }
 }
 
@@ -232,7 +271,8 @@ fn below(base: &Path, sub_path: &str, files: bool) -> Result<PathBuf, String> {
 
 fn make_empty(dir: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt as _;
-    let made = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o777)));
+    let made =
+        fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o777)));
     made.map_err(|error| format!("{}: {error}", dir.display()))
 }
 
@@ -254,7 +294,11 @@ fn check_host_path(name: &str, path: &Path, kind: &str) -> Result<(), String> {
 }
 
 /// Asks the API server for a token that is bound to the pod.
-async fn request_token(about: &About<'_>, audience: Option<&str>, seconds: i64) -> Result<(String, Timestamp), String> {
+async fn request_token(
+    about: &About<'_>,
+    audience: Option<&str>,
+    seconds: i64,
+) -> Result<(String, Timestamp), String> {
     let meta = &about.pod.metadata;
     let account = about.pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
@@ -271,7 +315,8 @@ async fn request_token(about: &About<'_>, audience: Option<&str>, seconds: i64) 
         }),
         ..TokenRequest::default()
     };
-    let api: Api<ServiceAccount> = Api::namespaced(about.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let api: Api<ServiceAccount> =
+        Api::namespaced(about.client.clone(), meta.namespace.as_deref().unwrap_or_default());
     let answer = api.create_token_request(account, &PostParams::default(), &request).await;
     let status = answer.map_err(|error| format!("token of service account {account:?}: {error}"))?.status;
     let token = status.and_then(|status| Some((status.token?, status.expiration_timestamp?.0)));
@@ -290,7 +335,9 @@ mod tests {
         fs::write(root.path().join("secret"), "x").unwrap();
         std::os::unix::fs::symlink("../secret", base.join("link")).unwrap();
         fs::write(base.join("file"), "x").unwrap();
-        for (path, fits) in [("file", true), ("new/dir", true), ("../secret", false), ("link", false), ("/etc", false)] {
+        for (path, fits) in
+            [("file", true), ("new/dir", true), ("../secret", false), ("link", false), ("/etc", false)]
+        {
             assert_eq!(below(&base, path, false).is_ok(), fits, "{path}");
         }
         assert!(below(&base, "absent", true).is_err());

@@ -61,15 +61,22 @@ pub(crate) fn kind_of(volume: &Volume) -> Result<Kind, String> {
     }
     if let Some(map) = &volume.config_map {
         let optional = map.optional == Some(true);
-        return files(vec![Source::ConfigMap { name: map.name.clone(), items: map.items.clone(), optional }], map.default_mode);
+        return files(
+            vec![Source::ConfigMap { name: map.name.clone(), items: map.items.clone(), optional }],
+            map.default_mode,
+        );
     }
     if let Some(secret) = &volume.secret {
         let name = secret.secret_name.clone().unwrap_or_default();
-        let source = Source::Secret { name, items: secret.items.clone(), optional: secret.optional == Some(true) };
+        let source =
+            Source::Secret { name, items: secret.items.clone(), optional: secret.optional == Some(true) };
         return files(vec![source], secret.default_mode);
     }
     if let Some(downward) = &volume.downward_api {
-        return files(vec![Source::Downward(downward.items.clone().unwrap_or_default())], downward.default_mode);
+        return files(
+            vec![Source::Downward(downward.items.clone().unwrap_or_default())],
+            downward.default_mode,
+        );
     }
     if let Some(projected) = &volume.projected {
         let mut sources = Vec::new();
@@ -88,7 +95,11 @@ pub(crate) fn kind_of(volume: &Volume) -> Result<Kind, String> {
     }
     // A volume that names no source is an emptyDir by default.
     let others = serde_json::to_value(volume).ok().and_then(|value| {
-        value.as_object()?.iter().find(|(key, value)| *key != "name" && !value.is_null()).map(|(key, _)| key.clone())
+        value
+            .as_object()?
+            .iter()
+            .find(|(key, value)| *key != "name" && !value.is_null())
+            .map(|(key, _)| key.clone())
     });
     match others {
         None => Ok(Kind::Empty),
@@ -97,11 +108,19 @@ pub(crate) fn kind_of(volume: &Volume) -> Result<Kind, String> {
 }
 
 fn of_config_map(projection: ConfigMapProjection) -> Source {
-    Source::ConfigMap { name: projection.name, items: projection.items, optional: projection.optional == Some(true) }
+    Source::ConfigMap {
+        name: projection.name,
+        items: projection.items,
+        optional: projection.optional == Some(true),
+    }
 }
 
 fn of_secret(projection: SecretProjection) -> Source {
-    Source::Secret { name: projection.name, items: projection.items, optional: projection.optional == Some(true) }
+    Source::Secret {
+        name: projection.name,
+        items: projection.items,
+        optional: projection.optional == Some(true),
+    }
 }
 
 /// A ConfigMap's entries, text and binary.
@@ -126,7 +145,11 @@ pub(crate) fn add_entries(
     mode: u32,
 ) -> Result<(), String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        files.extend(entries.iter().map(|(key, bytes)| ((*key).to_owned(), FileContent { bytes: bytes.to_vec(), mode })));
+        files.extend(
+            entries
+                .iter()
+                .map(|(key, bytes)| ((*key).to_owned(), FileContent { bytes: bytes.to_vec(), mode })),
+        );
         return Ok(());
     };
     for item in items {
@@ -160,7 +183,10 @@ pub(crate) fn add_downward(
             let container = containers.find(|container| container.name == name);
             resource(container.ok_or_else(|| format!("container {name:?} not found"))?, selector, machine)?
         } else {
-            return Err(format!("downwardAPI item {:?} has neither fieldRef nor resourceFieldRef", item.path));
+            return Err(format!(
+                "downwardAPI item {:?} has neither fieldRef nor resourceFieldRef",
+                item.path
+            ));
         };
         let mode = item.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(mode) & 0o777;
         files.insert(checked(&item.path)?, FileContent { bytes: text.into_bytes(), mode });
@@ -171,7 +197,9 @@ pub(crate) fn add_downward(
 /// A path that stays in its volume.
 pub(crate) fn checked(path: &str) -> Result<String, String> {
     let parts: Vec<&str> = path.split('/').collect();
-    let fits = !path.is_empty() && parts.iter().all(|part| !matches!(*part, "" | "." | "..")) && !path.starts_with("..");
+    let fits = !path.is_empty()
+        && parts.iter().all(|part| !matches!(*part, "" | "." | ".."))
+        && !path.starts_with("..");
     match fits && !path.contains('\0') {
         true => Ok(path.to_owned()),
         false => Err(format!("path {path:?} must be relative and without \"..\"")),
@@ -189,7 +217,10 @@ mod tests {
         for (volume, expected) in [
             (json!({"name": "v", "emptyDir": {}}), Ok(Kind::Empty)),
             (json!({"name": "v"}), Ok(Kind::Empty)),
-            (json!({"name": "v", "hostPath": {"path": "/run"}}), Ok(Kind::Host { path: "/run".into(), kind: String::new() })),
+            (
+                json!({"name": "v", "hostPath": {"path": "/run"}}),
+                Ok(Kind::Host { path: "/run".into(), kind: String::new() }),
+            ),
             (
                 json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}),
                 Err("volume \"v\": persistentVolumeClaim volumes are not supported here".to_owned()),
@@ -206,7 +237,11 @@ mod tests {
                 json!({"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}]}}),
                 Ok(Kind::Files(FileVolume {
                     name: "v".into(),
-                    sources: vec![Source::Token { audience: None, expiration_seconds: 3607, path: "token".into() }],
+                    sources: vec![Source::Token {
+                        audience: None,
+                        expiration_seconds: 3607,
+                        path: "token".into(),
+                    }],
                     mode: 0o644,
                 })),
             ),
@@ -219,19 +254,34 @@ mod tests {
     #[test]
     fn items_choose_and_rename() {
         let entries = BTreeMap::from([("a", &b"1"[..]), ("b", b"2")]);
-        let items: Vec<KeyToPath> = serde_json::from_value(json!([{"key": "a", "path": "dir/x", "mode": 0o600}])).unwrap();
+        let items: Vec<KeyToPath> =
+            serde_json::from_value(json!([{"key": "a", "path": "dir/x", "mode": 0o600}])).unwrap();
         let mut files = Files::new();
         add_entries(&mut files, "configmap \"c\"", &entries, Some(&items), false, 0o644).unwrap();
-        assert_eq!(files, Files::from([("dir/x".to_owned(), FileContent { bytes: b"1".to_vec(), mode: 0o600 })]));
+        assert_eq!(
+            files,
+            Files::from([("dir/x".to_owned(), FileContent { bytes: b"1".to_vec(), mode: 0o600 })])
+        );
         let missing: Vec<KeyToPath> = serde_json::from_value(json!([{"key": "z", "path": "z"}])).unwrap();
-        let error = add_entries(&mut files, "configmap \"c\"", &entries, Some(&missing), false, 0o644).unwrap_err();
+        let error =
+            add_entries(&mut files, "configmap \"c\"", &entries, Some(&missing), false, 0o644).unwrap_err();
         assert_eq!(error, "configmap \"c\" has no key \"z\"");
         add_entries(&mut files, "configmap \"c\"", &entries, Some(&missing), true, 0o644).unwrap();
     }
 
     #[test]
     fn paths_stay_in_the_volume() {
-        for (path, fits) in [("a", true), ("a/b", true), ("a..b", true), ("", false), ("/a", false), ("../a", false), ("a/../b", false), ("..data", false), ("a//b", false)] {
+        for (path, fits) in [
+            ("a", true),
+            ("a/b", true),
+            ("a..b", true),
+            ("", false),
+            ("/a", false),
+            ("../a", false),
+            ("a/../b", false),
+            ("..data", false),
+            ("a//b", false),
+        ] {
             assert_eq!(checked(path).is_ok(), fits, "{path}");
         }
     }
