@@ -174,6 +174,29 @@ mod tests {
     }
 
     #[test]
+    fn bound_namespaces_outlive_their_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ns");
+        // On a thread with mounts of its own, which the host never sees.
+        let check = || {
+            // SAFETY: the mount namespace and the working directory are this thread's own from here on.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+            let private =
+                rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            let made = NetNs::new().unwrap();
+            made.bind_at(&path).unwrap();
+            let inode = made.inode().unwrap();
+            drop(made);
+            assert_eq!(NetNs::open(&path).unwrap().inode().unwrap(), inode);
+            NetNs::unbind(&path).unwrap();
+            assert!(!path.exists());
+            NetNs::unbind(&path).unwrap();
+        };
+        thread::scope(|scope| scope.spawn(check).join()).unwrap();
+    }
+
+    #[test]
     fn other_files_are_refused() {
         for path in ["/proc/self/ns/mnt", "/proc/self/status", "/dev/null"] {
             assert_eq!(NetNs::open(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path}");

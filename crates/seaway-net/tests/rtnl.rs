@@ -4,11 +4,13 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use seaway_net::netns::NetNs;
 use seaway_net::rtnl::{Mac, Route, RouteFilter, RouteKind, Rtnl, Scope, VethSpec, VxlanSettings, VxlanSpec};
 
+const PATIENCE: Duration = Duration::from_secs(5);
 const MAC: Mac = [0x0a, 1, 2, 3, 4, 5];
 const PEER_MAC: Mac = [0x0a, 1, 2, 3, 4, 6];
 
@@ -56,6 +58,10 @@ fn veth_across_namespaces() {
     let there = peer.link_by_name("there").unwrap().unwrap();
     assert_eq!((here.mac, here.mtu, here.up, here.kind.as_deref()), (Some(MAC), 1400, true, Some("veth")));
     assert_eq!((there.mac, there.mtu, there.up), (Some(PEER_MAC), 1400, true));
+    assert!(rtnl.await_operational(index, PATIENCE).unwrap());
+    assert!(peer.await_operational(there.index, PATIENCE).unwrap());
+    peer.set_down(there.index).unwrap();
+    assert!(!peer.await_operational(there.index, Duration::ZERO).unwrap());
     assert_eq!((here.peer_index, here.peer_elsewhere), (Some(there.index), true));
     let names: Vec<String> = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
     assert_eq!(names, ["lo", "here"]);
@@ -98,7 +104,7 @@ fn links_are_changed() {
 
 #[test]
 fn vxlan_device_is_as_asked() {
-    let (one, mut rtnl, index, ..) = pair();
+    let (one, mut rtnl, index, _two, _peer) = pair();
     let settings = VxlanSettings {
         vni: 1,
         local: Some(ip("172.18.0.11")),
@@ -140,7 +146,7 @@ fn vxlan_device_is_as_asked() {
 
 #[test]
 fn addresses_of_both_families() {
-    let (one, mut rtnl, index, ..) = pair();
+    let (one, mut rtnl, index, _two, _peer) = pair();
     for address in ["10.1.2.3/24", "fd00::3/64"] {
         for _ in 0..2 {
             rtnl.add_address(index, net(address)).unwrap();
@@ -162,7 +168,7 @@ fn addresses_of_both_families() {
 
 #[test]
 fn routes_are_listed_as_they_were_put() {
-    let (one, mut rtnl, index, ..) = pair();
+    let (one, mut rtnl, index, _two, _peer) = pair();
     rtnl.add_address(index, net("10.1.2.3/24")).unwrap();
     rtnl.add_address(index, net("fd00::3/64")).unwrap();
     let of = |dst, change: fn(&mut Route)| {
@@ -222,7 +228,7 @@ fn routes_are_listed_as_they_were_put() {
 
 #[test]
 fn neighbours_are_permanent() {
-    let (_one, mut rtnl, index, ..) = pair();
+    let (_one, mut rtnl, index, _two, _peer) = pair();
     for address in [ip("169.254.1.1"), ip("fe80::1")] {
         for _ in 0..2 {
             rtnl.replace_neighbor(index, address, MAC).unwrap();

@@ -6,6 +6,7 @@
 //! of a node do not see each other's frames.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use seaway_model::{MacAddr, stable_hash};
@@ -18,6 +19,9 @@ use super::result::gateway;
 use super::{CniError, Code, Request};
 use crate::POD_ROUTE_PROTOCOL;
 use crate::ipam::{Ipam, Owner};
+
+/// How long the kernel may take to see that both ends are up; it says itself, at most a second.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A pod's attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,14 +107,16 @@ fn connect(request: &Request, attached: &Attached, pod_ns: &NetNs) -> Result<(),
         let already_exists = error.already_exists();
         ConnectError { error: error.into(), already_exists }
     })?;
-    set_up_pod(request, attached, pod_ns)?;
+    let mut pod = Rtnl::open_in(pod_ns)?;
+    let index = index_of(&mut pod, &request.ifname)?;
+    set_up_pod(&mut pod, index, attached)?;
     set_up_node(&mut node, attached)?;
+    // The pod may send as soon as ADD returns. Where it still cannot, its first packets are lost and nothing else.
+    pod.await_operational(index, CARRIER_PATIENCE)?;
     Ok(())
 }
 
-fn set_up_pod(request: &Request, attached: &Attached, pod_ns: &NetNs) -> Result<(), CniError> {
-    let mut pod = Rtnl::open_in(pod_ns)?;
-    let index = index_of(&mut pod, &request.ifname)?;
+fn set_up_pod(pod: &mut Rtnl, index: u32, attached: &Attached) -> Result<(), CniError> {
     for &address in &attached.addresses {
         pod.add_address(index, address.into())?;
     }

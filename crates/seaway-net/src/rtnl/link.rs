@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 use super::{
     CREATE, Mac, Rtnl, attribute_ip, attribute_mac, attribute_u32, number, split, write_ip, write_u32,
@@ -20,7 +21,12 @@ const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINK_NETNSID: u16 = 37;
+/// `IF_OPER_UNKNOWN` (linux/if.h): the driver keeps no state, as loopback's.
+const OPER_UNKNOWN: u8 = 0;
+/// `IF_OPER_UP` (linux/if.h).
+const OPER_UP: u8 = 6;
 
 /// A link as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub struct Link {
     pub up: bool,
     /// Able to carry packets (`IFF_LOWER_UP`).
     pub carrier: bool,
+    /// The kernel has seen to the carrier (RFC 2863's state `up`, or none is kept): packets are sent, not dropped.
+    pub operational: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
     /// The driver: `veth`, `bridge`, `vxlan`; `None` for hardware and loopback.
@@ -226,6 +234,22 @@ impl Rtnl {
         )
     }
 
+    /// Waits until packets get out of a link that is up; `false` where they still don't after `patience`.
+    ///
+    /// The end of a veth that was set up first has no carrier then. When the other end follows, a worker of the kernel attaches its
+    /// queue, up to a second later; until then what is sent is dropped in silence. Asking for the link makes kernels
+    /// from 6.9 do it at once.
+    pub fn await_operational(&mut self, index: u32, patience: Duration) -> Result<bool, NetlinkError> {
+        let begun = Instant::now();
+        loop {
+            match self.link(index)? {
+                Some(link) if link.operational => return Ok(true),
+                Some(_) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(1)),
+                _ => return Ok(false),
+            }
+        }
+    }
+
     /// Sets a link down.
     pub fn set_down(&mut self, index: u32) -> Result<(), NetlinkError> {
         let up = libc::IFF_UP as u32;
@@ -341,6 +365,7 @@ fn read(message: &Message<'_>) -> Result<Link, NetlinkError> {
         mtu: 0,
         up: flags & libc::IFF_UP as u32 != 0,
         carrier: flags & libc::IFF_LOWER_UP as u32 != 0,
+        operational: false,
         master: None,
         kind: None,
         peer_index: None,
@@ -353,6 +378,7 @@ fn read(message: &Message<'_>) -> Result<Link, NetlinkError> {
             libc::IFLA_IFNAME => link.name = attribute.string()?,
             libc::IFLA_ADDRESS => link.mac = attribute_mac(&attribute),
             libc::IFLA_MTU => link.mtu = attribute_u32(&attribute).unwrap_or(0),
+            IFLA_OPERSTATE => link.operational = matches!(attribute.u8()?, OPER_UNKNOWN | OPER_UP),
             libc::IFLA_MASTER => link.master = attribute_u32(&attribute),
             libc::IFLA_LINK => link.peer_index = attribute_u32(&attribute).filter(|&index| index != 0),
             IFLA_LINK_NETNSID => link.peer_elsewhere = true,
