@@ -197,38 +197,42 @@ impl ElementLayout {
         Self { key_types, key_padded, key_length, data, interval: spec.interval }
     }
 
-    fn check(&self, key: &Value, element: &Element) -> Result<(), String> {
-        let wrong = |what: &str, has: usize, wants: usize| {
-            Err(format!("{what} has {has} bytes where the set's declaration has {wants}"))
-        };
-        if key.bytes().len() != self.key_padded {
-            return wrong("key", key.bytes().len(), self.key_padded);
+    fn check_key(&self, key: &Value, element: &Element) -> Result<(), String> {
+        let wants = self.key_padded;
+        if key.bytes().len() != wants {
+            return Err(wrong_length("key", key, wants));
         }
-        if let Some(end) = &element.key_end {
-            if !self.interval {
-                return Err("a range in a set without the interval flag".to_owned());
-            }
-            if end.bytes().len() != self.key_padded {
-                return wrong("end of the range", end.bytes().len(), self.key_padded);
-            }
-            if end < key {
-                return Err("the range ends before it starts".to_owned());
-            }
+        match &element.key_end {
+            Some(_) if !self.interval => Err("a range in a set without the interval flag".to_owned()),
+            Some(end) if end.bytes().len() != wants => Err(wrong_length("end of the range", end, wants)),
+            Some(end) if end < key => Err("the range ends before it starts".to_owned()),
+            _ => Ok(()),
         }
+    }
+
+    fn check_contents(&self, element: &Element) -> Result<(), String> {
         if element.comment.as_ref().is_some_and(|comment| comment.len() > userdata::MAX_COMMENT) {
             return Err(format!("comment has more than {} bytes", userdata::MAX_COMMENT));
         }
         match (&self.data, &element.data) {
             (DataLayout::None, None) | (DataLayout::Verdict, Some(Data::Verdict(_))) => Ok(()),
-            (DataLayout::Value { padded, .. }, Some(Data::Value(value))) => match value.bytes().len() {
-                length if length == *padded => Ok(()),
-                length => wrong("data", length, *padded),
-            },
+            (DataLayout::Value { padded, .. }, Some(Data::Value(value)))
+                if value.bytes().len() == *padded =>
+            {
+                Ok(())
+            }
+            (DataLayout::Value { padded, .. }, Some(Data::Value(value))) => {
+                Err(wrong_length("data", value, *padded))
+            }
             (DataLayout::None, Some(_)) => Err("data in a set that is no map".to_owned()),
             (DataLayout::Verdict, _) => Err("no verdict in a map of verdicts".to_owned()),
             (DataLayout::Value { .. }, _) => Err("no value in a map of values".to_owned()),
         }
     }
+}
+
+fn wrong_length(what: &str, value: &Value, wants: usize) -> String {
+    format!("{what} has {} bytes where the set's declaration has {wants}", value.bytes().len())
 }
 
 struct Encoder<'a> {
@@ -446,10 +450,9 @@ impl<'a> Encoder<'a> {
             let list = self.writer.open(element::LIST_ELEMENTS);
             while self.writer.open_length(list) < ELEMENTS_LIMIT {
                 let Some((index, (key, element))) = rest.next() else { break };
+                layout.check_key(key, element).map_err(|reason| (index, reason))?;
                 if full {
-                    layout.check(key, element).map_err(|reason| (index, reason))?;
-                } else if key.bytes().len() != layout.key_padded {
-                    return Err((index, "the key's length is not that of the set's declaration".to_owned()));
+                    layout.check_contents(element).map_err(|reason| (index, reason))?;
                 }
                 self.element(&layout, key, element, full);
             }

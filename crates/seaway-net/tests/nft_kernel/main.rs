@@ -3,6 +3,7 @@
 
 mod agreement;
 mod changing;
+mod differing;
 mod listing;
 mod refusing;
 mod scale;
