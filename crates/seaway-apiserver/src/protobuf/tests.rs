@@ -45,6 +45,31 @@ fn every_stored_kind_has_its_message() {
     }
 }
 
+/// A field that the type's JSON does not have is one that belongs inline.
+#[test]
+fn every_field_is_one_of_json() {
+    let document = seaway_apis::openapi::v2_document(seaway_apis::resources());
+    let definitions = document["definitions"].as_object().unwrap();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (name, message) in MESSAGES.iter() {
+        let prefix = if name.starts_with("meta.") { "io.k8s.apimachinery.pkg.apis" } else { "io.k8s.api" };
+        let Some(properties) =
+            definitions.get(&format!("{prefix}.{name}")).and_then(|d| d["properties"].as_object())
+        else {
+            continue;
+        };
+        seen += 1;
+        for field in
+            message.values().filter(|field| field.name != "~" && !properties.contains_key(field.name))
+        {
+            wrong.push(format!("{name}.{}", field.name));
+        }
+    }
+    assert!(seen > 150, "{seen} schemas");
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
 #[test]
 fn decodes_what_json_would_say() {
     let label = [field(1, b"app"), field(2, b"web")].concat();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use seaway_apis::StatusError;
-use seaway_apis::selector::{FieldSelector, LabelSelector};
+use seaway_apis::selector::{FieldSelector, LabelSelector, SelectorError};
 use serde_json::{Value, json};
 
 use super::Request;
@@ -21,24 +21,19 @@ pub(super) fn get(request: &Request) -> Result<Reply, StatusError> {
 /// What labels and fields a list or watch asks for.
 pub(super) fn filter(request: &Request) -> Result<Filter, StatusError> {
     let resource = request.resource();
-    let refused = |what: &str, e: seaway_apis::selector::SelectorError| {
-        StatusError::bad_request(format!("unable to parse requirement of {what}: {e}"))
-    };
+    let refused = |e: SelectorError| StatusError::bad_request(e.to_string());
     let labels = match request.query.get("labelSelector") {
-        Some(text) => LabelSelector::parse(text).map_err(|e| refused("labelSelector", e))?,
+        Some(text) => LabelSelector::parse(text).map_err(refused)?,
         None => LabelSelector::default(),
     };
     let mut fields = match request.query.get("fieldSelector") {
-        Some(text) => {
-            Some(FieldSelector::parse(resource, text).map_err(|e| StatusError::bad_request(e.to_string()))?)
-        }
+        Some(text) => Some(FieldSelector::parse(resource, text).map_err(refused)?),
         None => None,
     };
     if !request.target.name.is_empty() {
         // A watch of one object, by the path.
         let text = format!("metadata.name={}", request.target.name);
-        fields =
-            Some(FieldSelector::parse(resource, &text).map_err(|e| StatusError::bad_request(e.to_string()))?);
+        fields = Some(FieldSelector::parse(resource, &text).map_err(refused)?);
     }
     Ok(Filter { resource: resource.clone(), namespace: request.target.namespace.clone(), labels, fields })
 }
