@@ -45,9 +45,12 @@ pub fn service_account(pod: &mut Value, account: Option<&Value>, suffix: &str) {
 }
 
 fn push(object: &mut Value, key: &str, item: Value) {
-    match object.get_mut(key).and_then(Value::as_array_mut) {
+    let Some(map) = object.as_object_mut() else { return };
+    match map.get_mut(key).and_then(Value::as_array_mut) {
         Some(list) => list.push(item),
-        None => object[key] = json!([item]),
+        None => {
+            map.insert(key.to_owned(), json!([item]));
+        }
     }
 }
 
