@@ -1,4 +1,5 @@
-//! The files by which others learn of a node's pod network: flannel's `subnet.env`, the CNI configuration, and the plugin itself.
+//! The files by which others learn of a node's pod network: flannel's `subnet.env`, the CNI configuration,
+//! and the plugin itself.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -58,7 +59,8 @@ fn first_host(subnet: &IpNet) -> String {
     format!("{first}/{}", subnet.prefix_len())
 }
 
-/// The text of the CNI configuration; `None` where the node has no podCIDR yet: without a file the runtime waits.
+/// The text of the CNI configuration; `None` where the node has no podCIDR yet: without a file the runtime
+/// waits.
 pub fn conflist(plan: &OverlayPlan) -> Option<String> {
     if plan.subnets.is_empty() {
         return None;
@@ -88,8 +90,8 @@ pub fn write_if_different(path: &Path, contents: &[u8]) -> Result<bool, FileErro
 
 /// Puts this binary at [`PLUGIN`] below `root`, where it is not there already; `true` where it was put.
 ///
-/// A file that is being executed is replaced, never written to; where `root` and the binary share a file system it becomes
-/// a second name of the same file.
+/// A file that is being executed is replaced, never written to; where `root` and the binary share a file
+/// system it becomes a second name of the same file.
 pub fn install_plugin(root: &Path) -> Result<bool, FileError> {
     let path = root.join(PLUGIN.trim_start_matches('/'));
     install(Path::new("/proc/self/exe"), &path).map_err(|source| FileError { path: path.clone(), source })

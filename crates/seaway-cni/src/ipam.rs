@@ -1,9 +1,10 @@
 //! Which pod has which address, kept in files.
 //!
-//! `DATA_DIR/NETWORK/ADDRESS` is a symbolic link whose text is `CONTAINER IFNAME NETNS`. A link is made in one system
-//! call that fails where the name exists: at no moment, and after no crash, is there half a record, and no address can have
-//! two owners even if two plugins ran without the lock. `lock` keeps them in turn; `last-4` and `last-6` remember
-//! where to go on, so that an address rests as long as possible before it is used again.
+//! `DATA_DIR/NETWORK/ADDRESS` is a symbolic link whose text is `CONTAINER IFNAME NETNS`. A link is made in
+//! one system call that fails where the name exists: at no moment, and after no crash, is there half a
+//! record, and no address can have two owners even if two plugins ran without the lock. `lock` keeps them in
+//! turn; `last-4` and `last-6` remember where to go on, so that an address rests as long as possible before
+//! it is used again.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-/// Addresses at the start of a range that no pod gets: the network's own (the overlay device has it) and the node's.
+/// Addresses at the start of a range that no pod gets: the network's own (the overlay device has it) and the
+/// node's.
 const RESERVED: u128 = 2;
 /// The largest range whose addresses are looked through; larger ones are used to this many addresses.
 const MAX_RANGE: u128 = 1 << 16;

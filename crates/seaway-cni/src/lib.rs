@@ -1,7 +1,8 @@
-//! A pod's way to its node and from node to node: the CNI plugin with its address management, and the overlay's driver.
+//! A pod's way to its node and from node to node: the CNI plugin with its address management, and the
+//! overlay's driver.
 //!
-//! The plugin (`seaway cni`) joins a pod to its node by a point-to-point veth; [`overlay`] makes the kernel match an
-//! [`seaway_model::OverlayPlan`]; [`files`] writes what tells others about it.
+//! The plugin (`seaway cni`) joins a pod to its node by a point-to-point veth; [`overlay`] makes the kernel
+//! match an [`seaway_model::OverlayPlan`]; [`files`] writes what tells others about it.
 
 pub mod files;
 pub mod ipam;

@@ -1,9 +1,10 @@
-//! The overlay: what a node's links, routes, neighbours and forwarding entries must be for pods to reach pods of other
-//! nodes, worked out of the Nodes' podCIDRs and flannel's annotations.
+//! The overlay: what a node's links, routes, neighbours and forwarding entries must be for pods to reach pods
+//! of other nodes, worked out of the Nodes' podCIDRs and flannel's annotations.
 //!
-//! VXLAN is laid out as flannel lays it out, so that nodes of either kind reach each other: the device of node N has
-//! the first address of N's podCIDR; other nodes route the podCIDR through that address, know its Ethernet address from
-//! N's annotation, and send frames for that to N's public address. Nothing is ever asked or learnt on the wire.
+//! VXLAN is laid out as flannel lays it out, so that nodes of either kind reach each other: the device of
+//! node N has the first address of N's podCIDR; other nodes route the podCIDR through that address, know its
+//! Ethernet address from N's annotation, and send frames for that to N's public address. Nothing is ever
+//! asked or learnt on the wire.
 
 mod mac;
 mod net_conf;
@@ -20,7 +21,8 @@ pub use net_conf::{NetConf, NetConfError, OverlayBackend};
 
 use crate::{Node, ObjectRef, Problem};
 
-/// What VXLAN adds to a packet over IPv4: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14 bytes (RFC 7348, section 5).
+/// What VXLAN adds to a packet over IPv4: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14 bytes (RFC 7348,
+/// section 5).
 const VXLAN_OVERHEAD_V4: u32 = 50;
 /// The same over IPv6, whose header has 40 bytes.
 const VXLAN_OVERHEAD_V6: u32 = 70;
@@ -182,8 +184,8 @@ struct BackendData {
 }
 
 impl OverlayPlan {
-    /// Plans the overlay of node `name`, of the podCIDRs that `nodes` gives it. Of a family without a podCIDR here, or without
-    /// an address on the underlay, nothing is planned.
+    /// Plans the overlay of node `name`, of the podCIDRs that `nodes` gives it. Of a family without a podCIDR
+    /// here, or without an address on the underlay, nothing is planned.
     pub fn new<'a>(
         nodes: impl IntoIterator<Item = (&'a Arc<str>, &'a Arc<Node>)>,
         name: &str,
@@ -235,7 +237,8 @@ impl OverlayPlan {
         match family {
             Family::V4 => {
                 self.sysctl("net/ipv4/ip_forward", "1");
-                // A node that forwards out of the link a packet came in by must not talk the sender out of using it.
+                // A node that forwards out of the link a packet came in by must not talk the sender out of
+                // using it.
                 self.sysctl("net/ipv4/conf/all/send_redirects", "0");
                 self.sysctl(&format!("net/ipv4/conf/{}/send_redirects", underlay.link), "0");
             }
@@ -250,7 +253,8 @@ impl OverlayPlan {
         self.mtu = self.mtu.min(device_mtu);
         let published = local.node.annotations.get(&family.backend_data());
         let published = published.and_then(|text| serde_json::from_str::<BackendData>(text).ok());
-        // The device's address first, then what others know already, so that a restart changes nothing for them.
+        // The device's address first, then what others know already, so that a restart changes nothing for
+        // them.
         let mac = underlay
             .device_macs
             .get(&name)
@@ -371,7 +375,8 @@ impl Local<'_> {
     }
 }
 
-/// Where a node is reached: as its annotation says, or at its InternalIP. Else the field and value that should have said so.
+/// Where a node is reached: as its annotation says, or at its InternalIP. Else the field and value that
+/// should have said so.
 fn remote_address(family: Family, node: &Node) -> Result<IpAddr, (String, String)> {
     let key = family.public_ip();
     if let Some(text) = node.annotations.get(&key) {

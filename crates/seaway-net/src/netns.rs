@@ -54,7 +54,8 @@ impl NetNs {
         Self::open(format!("/proc/{pid}/ns/net"))
     }
 
-    /// Runs `f` on a fresh thread inside the namespace and waits for it; a panic of `f` goes on in the caller.
+    /// Runs `f` on a fresh thread inside the namespace and waits for it; a panic of `f` goes on in the
+    /// caller.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let inside = thread::Builder::new().name("in-netns".to_owned()).spawn_scoped(scope, || {
@@ -121,7 +122,8 @@ fn unshare_net() -> io::Result<()> {
     Ok(())
 }
 
-/// Joins the namespace of type `kind` that `fd` names, or of all types in `kind` where `fd` is a pidfd (`setns(2)`).
+/// Joins the namespace of type `kind` that `fd` names, or of all types in `kind` where `fd` is a pidfd
+/// (`setns(2)`).
 pub(crate) fn set_ns(fd: BorrowedFd<'_>, kind: ThreadNameSpaceType) -> rustix::io::Result<()> {
     // SAFETY: setns has no memory operands; callers are single-threaded or join what is a thread's own.
     match unsafe { libc::setns(fd.as_raw_fd(), kind.bits() as libc::c_int) } {
@@ -133,7 +135,8 @@ pub(crate) fn set_ns(fd: BorrowedFd<'_>, kind: ThreadNameSpaceType) -> rustix::i
     }
 }
 
-/// Sets `lo` up in the calling thread's namespace (netdevice(7), `SIOCSIFFLAGS`), which gives it 127.0.0.1 and ::1.
+/// Sets `lo` up in the calling thread's namespace (netdevice(7), `SIOCSIFFLAGS`), which gives it 127.0.0.1
+/// and ::1.
 pub(crate) fn bring_loopback_up() -> io::Result<()> {
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,

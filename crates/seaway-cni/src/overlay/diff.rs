@@ -167,8 +167,8 @@ pub(super) fn kernel_route(route: &OverlayRoute, index: u32) -> Route {
     }
 }
 
-/// What to change, in this order: devices; how to reach other devices; routes, which start to use them; then what is stale,
-/// routes first; kernel parameters last, since those of a new device come with it.
+/// What to change, in this order: devices; how to reach other devices; routes, which start to use them; then
+/// what is stale, routes first; kernel parameters last, since those of a new device come with it.
 pub(super) fn changes(observed: &Observed, plan: &OverlayPlan) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut stale = Vec::new();
@@ -325,21 +325,4 @@ fn stale_entries(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_devices_by_name() {
-        for (name, own) in [
-            ("seaway.1", true),
-            ("seaway-v6.16777215", true),
-            ("seaway.", false),
-            ("seaway.x", false),
-            ("seaway", false),
-            ("flannel.1", false),
-            ("eth0", false),
-        ] {
-            assert_eq!(is_own_device(name), own, "{name}");
-        }
-    }
-}
+mod tests;

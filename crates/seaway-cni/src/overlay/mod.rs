@@ -1,8 +1,8 @@
 //! The overlay's driver: makes the kernel of the calling thread's network namespace match an [`OverlayPlan`].
 //!
-//! It reads what is there, works out the difference, and applies that alone: a second run changes nothing, and packets
-//! flow on while it runs. Its own are all entries of the plan's VXLAN devices, devices called `seaway.N` and `seaway-v6.N`, and
-//! routes of protocol 83; nothing else is touched.
+//! It reads what is there, works out the difference, and applies that alone: a second run changes nothing,
+//! and packets flow on while it runs. Its own are all entries of the plan's VXLAN devices, devices called
+//! `seaway.N` and `seaway-v6.N`, and routes of protocol 83; nothing else is touched.
 
 mod diff;
 
@@ -77,8 +77,8 @@ pub fn dry_run(plan: &OverlayPlan) -> Result<Vec<Change>, OverlayError> {
     Ok(diff::changes(&observed, plan))
 }
 
-/// Makes the kernel match `plan`; what was changed, empty where it matched. After an error the kernel may match in part; call
-/// again.
+/// Makes the kernel match `plan`; what was changed, empty where it matched. After an error the kernel may
+/// match in part; call again.
 pub fn apply(plan: &OverlayPlan) -> Result<Vec<Change>, OverlayError> {
     let mut rtnl = Rtnl::open()?;
     let changes = diff::changes(&observe(&mut rtnl, plan)?, plan);

@@ -1,9 +1,9 @@
 //! Joining a pod to its node, and parting them.
 //!
-//! A veth pair, point to point. In the pod: the address as a host prefix, the gateway 169.254.1.1 (fe80::1) as a
-//! permanent neighbour with the node end's Ethernet address, and the default route through it. On the node: a route to the
-//! address and the pod's Ethernet address as a permanent neighbour. So nobody ever asks for an Ethernet address, and pods
-//! of a node do not see each other's frames.
+//! A veth pair, point to point. In the pod: the address as a host prefix, the gateway 169.254.1.1 (fe80::1)
+//! as a permanent neighbour with the node end's Ethernet address, and the default route through it. On the
+//! node: a route to the address and the pod's Ethernet address as a permanent neighbour. So nobody ever asks
+//! for an Ethernet address, and pods of a node do not see each other's frames.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -103,7 +103,8 @@ fn connect(request: &Request, attached: &Attached, pod_ns: &NetNs) -> Result<(),
         up: false,
     };
     node.add_veth_pair(&spec).map_err(|error| {
-        // The kernel says the same of either end's name; the node's is another pod's only where the hashes collide.
+        // The kernel says the same of either end's name; the node's is another pod's only where the hashes
+        // collide.
         let already_exists = error.already_exists();
         ConnectError { error: error.into(), already_exists }
     })?;
@@ -111,7 +112,8 @@ fn connect(request: &Request, attached: &Attached, pod_ns: &NetNs) -> Result<(),
     let index = index_of(&mut pod, &request.ifname)?;
     set_up_pod(&mut pod, index, attached)?;
     set_up_node(&mut node, attached)?;
-    // The pod may send as soon as ADD returns. Where it still cannot, its first packets are lost and nothing else.
+    // The pod may send as soon as ADD returns. Where it still cannot, its first packets are lost and nothing
+    // else.
     pod.await_operational(index, CARRIER_PATIENCE)?;
     Ok(())
 }
@@ -144,12 +146,13 @@ fn set_up_node(node: &mut Rtnl, attached: &Attached) -> Result<(), CniError> {
     let index = index_of(node, name)?;
     let has = |v4: bool| attached.addresses.iter().any(|address| address.is_ipv4() == v4);
     if has(true) {
-        // Strict where the node allows it (the kernel takes the larger of this and conf/all): a pod sends from its own
-        // address alone.
+        // Strict where the node allows it (the kernel takes the larger of this and conf/all): a pod sends
+        // from its own address alone.
         sysctl::set(&format!("net/ipv4/conf/{name}/rp_filter"), "1")?;
         sysctl::set(&format!("net/ipv4/conf/{name}/send_redirects"), "0")?;
     }
-    // Without IPv6 pods the end needs no address of its own, nor the traffic that getting one makes. Absent: IPv6 is off.
+    // Without IPv6 pods the end needs no address of its own, nor the traffic that getting one makes. Absent:
+    // IPv6 is off.
     let _ = sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), if has(false) { "0" } else { "1" });
     node.set_up(index)?;
     for &address in &attached.addresses {

@@ -17,7 +17,8 @@ pub use attach::{Attached, add, del, host_interface};
 pub use error::{CniError, Code};
 pub use request::{Ipam, NetworkConfig, Request, Version};
 
-/// Longer configurations are refused, in bytes; a prevResult and its capabilities make some tens of kilobytes at most.
+/// Longer configurations are refused, in bytes; a prevResult and its capabilities make some tens of kilobytes
+/// at most.
 const MAX_CONFIG: u64 = 1 << 20;
 
 /// Options of `seaway cni`: none, a container runtime says everything in the environment.
@@ -29,8 +30,8 @@ Examples:
     seaway cni < config.json")]
 pub struct CniArgs {}
 
-/// Whether a container runtime started this binary as a plugin: `CNI_COMMAND` is set and it was called `seaway` by a path, without
-/// arguments, as runtimes call plugins.
+/// Whether a container runtime started this binary as a plugin: `CNI_COMMAND` is set and it was called
+/// `seaway` by a path, without arguments, as runtimes call plugins.
 pub fn is_cni_call() -> bool {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
@@ -60,7 +61,8 @@ pub fn run(_: CniArgs) -> ExitCode {
     code
 }
 
-/// Carries out the call that `variable` (the environment) and `config` describe; what to print, null for nothing.
+/// Carries out the call that `variable` (the environment) and `config` describe; what to print, null for
+/// nothing.
 pub fn answer(variable: impl Fn(&str) -> Option<String>, config: &[u8]) -> Result<Value, CniError> {
     let command =
         variable("CNI_COMMAND").ok_or_else(|| CniError::new(Code::Environment, "CNI_COMMAND is not set"))?;

@@ -10,16 +10,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// An address that follows from `key` alone: the same every time, another one for another key in all likelihood. Unicast
-    /// and locally administered (IEEE 802, section 8.4).
+    /// An address that follows from `key` alone: the same every time, another one for another key in all
+    /// likelihood. Unicast and locally administered (IEEE 802, section 8.4).
     pub fn derived(key: &[&str]) -> Self {
         let [a, b, c, d, e, f, ..] = stable_hash(key).to_be_bytes();
         Self([(a & 0xfc) | 0x02, b, c, d, e, f])
     }
 }
 
-/// A hash of strings that is the same in every build and on every machine (FNV-1a, 64 bits, with a mixing step at
-/// the end so that all bits depend on all of the input). Not for untrusted input that must not collide.
+/// A hash of strings that is the same in every build and on every machine (FNV-1a, 64 bits, with a mixing
+/// step at the end so that all bits depend on all of the input). Not for untrusted input that must not
+/// collide.
 pub fn stable_hash(key: &[&str]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for part in key {

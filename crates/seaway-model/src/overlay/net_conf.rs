@@ -71,7 +71,8 @@ pub enum NetConfError {
     },
 }
 
-/// The file as it is. Fields that Seaway has no use for (SubnetMin, EnableNFTables, …) are passed over, as flannel does.
+/// The file as it is. Fields that Seaway has no use for (SubnetMin, EnableNFTables, …) are passed over, as
+/// flannel does.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Raw {

@@ -32,8 +32,8 @@ impl Rtnl {
         })
     }
 
-    /// Adds an address of global scope; one that is there already is no error. IPv6 addresses work at once, without
-    /// duplicate address detection.
+    /// Adds an address of global scope; one that is there already is no error. IPv6 addresses work at once,
+    /// without duplicate address detection.
     pub fn add_address(&mut self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
         self.add_scoped_address(Address { index, net, scope: Scope::Universe })
     }

@@ -43,13 +43,15 @@ pub struct Link {
     pub up: bool,
     /// Able to carry packets (`IFF_LOWER_UP`).
     pub carrier: bool,
-    /// The kernel has seen to the carrier (RFC 2863's state `up`, or none is kept): packets are sent, not dropped.
+    /// The kernel has seen to the carrier (RFC 2863's state `up`, or none is kept): packets are sent, not
+    /// dropped.
     pub operational: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
     /// The driver: `veth`, `bridge`, `vxlan`; `None` for hardware and loopback.
     pub kind: Option<String>,
-    /// A veth's other end, an overlay's underlying link: an index in the namespace [`Link::peer_elsewhere`] tells about.
+    /// A veth's other end, an overlay's underlying link: an index in the namespace [`Link::peer_elsewhere`]
+    /// tells about.
     pub peer_index: Option<u32>,
     /// The other end is in another namespace.
     pub peer_elsewhere: bool,
@@ -152,7 +154,8 @@ impl Rtnl {
         }
     }
 
-    /// Makes a veth pair, both ends down, with addresses that the kernel draws; the other end is in `peer_ns` or else here.
+    /// Makes a veth pair, both ends down, with addresses that the kernel draws; the other end is in `peer_ns`
+    /// or else here.
     pub fn add_veth(
         &mut self,
         name: &str,
@@ -172,7 +175,8 @@ impl Rtnl {
             end_of_pair(writer, spec.name, spec.mac, spec.mtu);
             link_info(writer, "veth", |writer| {
                 writer.nested(VETH_INFO_PEER, |writer| {
-                    // The kernel makes the peer first, and refuses to set up an end that has no other (ENOTCONN).
+                    // The kernel makes the peer first, and refuses to set up an end that has no other
+                    // (ENOTCONN).
                     header(writer, 0, 0, 0);
                     end_of_pair(writer, spec.peer_name, spec.peer_mac, spec.mtu);
                     if let Some(ns) = spec.peer_ns {
@@ -236,9 +240,9 @@ impl Rtnl {
 
     /// Waits until packets get out of a link that is up; `false` where they still don't after `patience`.
     ///
-    /// The end of a veth that was set up first has no carrier then. When the other end follows, a worker of the kernel attaches its
-    /// queue, up to a second later; until then what is sent is dropped in silence. Asking for the link makes kernels
-    /// from 6.9 do it at once.
+    /// The end of a veth that was set up first has no carrier then. When the other end follows, a worker of
+    /// the kernel attaches its queue, up to a second later; until then what is sent is dropped in silence.
+    /// Asking for the link makes kernels from 6.9 do it at once.
     pub fn await_operational(&mut self, index: u32, patience: Duration) -> Result<bool, NetlinkError> {
         let begun = Instant::now();
         loop {

@@ -1,8 +1,9 @@
 //! Links, addresses, routes and neighbours (rtnetlink(7)).
 //!
-//! [`Rtnl`] is of the network namespace that it was opened in, whichever thread uses it. Additions fail with `EEXIST` where the
-//! object exists ([`NetlinkError::already_exists`]); `replace_*` do not; `delete_*` return `false` where there was
-//! nothing to delete. Errors name the operation with its object, the errno and the kernel's own words.
+//! [`Rtnl`] is of the network namespace that it was opened in, whichever thread uses it. Additions fail with
+//! `EEXIST` where the object exists ([`NetlinkError::already_exists`]); `replace_*` do not; `delete_*` return
+//! `false` where there was nothing to delete. Errors name the operation with its object, the errno and the
+//! kernel's own words.
 
 mod address;
 mod link;

@@ -19,7 +19,8 @@ pub struct Neighbor {
     pub ip: IpAddr,
     /// Its Ethernet address.
     pub mac: Mac,
-    /// Set by an administrator; never asked for and never forgotten. False in a list is an entry that the kernel learnt.
+    /// Set by an administrator; never asked for and never forgotten. False in a list is an entry that the
+    /// kernel learnt.
     pub permanent: bool,
 }
 

@@ -1,14 +1,17 @@
 //! Processes in namespaces and file systems of their own.
 //!
-//! [`spawn`] starts `seaway __sandbox LABEL`, a single-threaded shim that makes or joins namespaces, forks, assembles
-//! the root file system in the child and executes the program there; [`enter`] starts a program in the namespaces and
-//! the root of a process that runs. The caller's binary must call [`run_shim_if_asked`] first thing in `main`.
+//! [`spawn`] starts `seaway __sandbox LABEL`, a single-threaded shim that makes or joins namespaces, forks,
+//! assembles the root file system in the child and executes the program there; [`enter`] starts a program in
+//! the namespaces and the root of a process that runs. The caller's binary must call [`run_shim_if_asked`]
+//! first thing in `main`.
 //!
 //! - The program dies with its shim (by `PR_SET_PDEATHSIG`), the shim with the process that started it where
 //!   [`Spec::die_with_parent`] says so. Both hold for `kill -9`. With them go the namespaces and the mounts.
-//! - A failure before the program runs comes back from [`spawn`] with the operation, its object and the errno.
+//! - A failure before the program runs comes back from [`spawn`] with the operation, its object and the
+//! errno.
 //! - All mounts are made in a mount namespace with private propagation: none shows on the host.
-//! - The program starts in a session of its own, with default signal dispositions, an empty signal mask, the given
+//! - The program starts in a session of its own, with default signal dispositions, an empty signal mask, the
+//! given
 //!   environment and no descriptors but 0, 1, 2 and [`Spec::keep_fds`].
 //!
 //! Needs Linux 5.12 (`mount_setattr`) and, for namespaces, root or a user namespace.
@@ -49,8 +52,8 @@ pub struct Spec {
     pub pid: Ns,
     /// The hostname to set.
     pub hostname: Option<String>,
-    /// The root file system; `None` keeps the caller's (read and write, mind), with a `/proc` of its own where both the mount and the
-    /// PID namespace are new.
+    /// The root file system; `None` keeps the caller's (read and write, mind), with a `/proc` of its own
+    /// where both the mount and the PID namespace are new.
     pub root: Option<Root>,
     /// The program and its arguments. A name without `/` is looked up in the `PATH` of [`Spec::env`].
     pub argv: Vec<String>,
@@ -64,8 +67,9 @@ pub struct Spec {
     pub keep_fds: Vec<RawFd>,
     /// The shim, and with it the program, is killed when the caller's process ends.
     pub die_with_parent: bool,
-    /// Process 1 is a small reaper that runs the program as its child, passes SIGTERM, SIGINT, SIGHUP, SIGQUIT,
-    /// SIGUSR1 and SIGUSR2 on to it, reaps orphans and ends with its status. Only with a new PID namespace.
+    /// Process 1 is a small reaper that runs the program as its child, passes SIGTERM, SIGINT, SIGHUP,
+    /// SIGQUIT, SIGUSR1 and SIGUSR2 on to it, reaps orphans and ends with its status. Only with a new PID
+    /// namespace.
     pub reaper: bool,
     /// The user to run as, without supplementary groups; `None` keeps the caller's.
     pub uid: Option<u32>,
@@ -74,7 +78,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// `argv` in the caller's namespaces, with an empty environment, in `/`, dying with the caller: to build on.
+    /// `argv` in the caller's namespaces, with an empty environment, in `/`, dying with the caller: to build
+    /// on.
     pub fn new(label: impl Into<String>, argv: Vec<String>) -> Self {
         Self {
             label: label.into(),
@@ -113,20 +118,21 @@ pub enum Ns {
 /// A root file system to assemble on a tmpfs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Root {
-    /// A directory that exists; the tmpfs is mounted here, in the new mount namespace alone. Many sandboxes may use the
-    /// same one at the same time.
+    /// A directory that exists; the tmpfs is mounted here, in the new mount namespace alone. Many sandboxes
+    /// may use the same one at the same time.
     pub dir: PathBuf,
     /// What to put there, in this order. Missing parent directories of targets are made with mode 0755.
     pub mounts: Vec<Mount>,
 }
 
-/// One piece of a root file system. Targets are absolute paths in the new root and follow its symbolic links; sources are paths
-/// of the caller's root.
+/// One piece of a root file system. Targets are absolute paths in the new root and follow its symbolic links;
+/// sources are paths of the caller's root.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Mount {
-    /// The caller's programs: `/usr`, `/opt`, `/bin`, `/sbin` and `/lib*` as they are there (links or directories), read-only;
-    /// a small `/etc` (users, groups, certificates, services, the loader's cache) without anything of the name service:
-    /// no resolv.conf, hosts, nsswitch.conf, host.conf, hostname; fresh `/run`, `/tmp`, `/var`, `/root`, `/home`.
+    /// The caller's programs: `/usr`, `/opt`, `/bin`, `/sbin` and `/lib*` as they are there (links or
+    /// directories), read-only; a small `/etc` (users, groups, certificates, services, the loader's cache)
+    /// without anything of the name service: no resolv.conf, hosts, nsswitch.conf, host.conf, hostname; fresh
+    /// `/run`, `/tmp`, `/var`, `/root`, `/home`.
     HostUserland,
     /// A file or directory of the caller's, with the mounts below it. A target that is missing in a read-only
     /// directory gets a writable layer over that directory.
@@ -151,7 +157,8 @@ pub enum Mount {
     Proc,
     /// `/sys` of the sandbox's network namespace, read-only.
     Sysfs,
-    /// `/dev`: null, zero, full, random, urandom, tty; pts and ptmx of its own; shm; fd, stdin, stdout, stderr.
+    /// `/dev`: null, zero, full, random, urandom, tty; pts and ptmx of its own; shm; fd, stdin, stdout,
+    /// stderr.
     Dev,
     /// A directory.
     Dir {

@@ -51,7 +51,8 @@ impl Program<'_> {
 
     /// Forks; returns in the child, the program-to-be. The parent stays as the reaper and never returns.
     fn run_as_child(&self, report: &OwnedFd) -> Step<()> {
-        // Blocked before the fork, so that no signal is lost between fork and wait; execute() unblocks for the program.
+        // Blocked before the fork, so that no signal is lost between fork and wait; execute() unblocks for
+        // the program.
         let signals = block_signals();
         // SAFETY: this process has one thread.
         match unsafe { libc::fork() } {
@@ -114,7 +115,8 @@ impl Program<'_> {
         let env = pointers(&env);
         let mut reason = libc::ENOENT;
         for candidate in &candidates {
-            // SAFETY: all three are NUL-terminated, live to the end of the call, and execve does not write to them.
+            // SAFETY: all three are NUL-terminated, live to the end of the call, and execve does not write to
+            // them.
             unsafe { libc::execve(candidate.as_ptr(), argv.as_ptr(), env.as_ptr()) };
             match io::Error::last_os_error().raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) => {}
@@ -212,7 +214,8 @@ pub(super) fn ignore_terminal_signals() {
 
 /// Default dispositions (Rust's runtime ignores SIGPIPE) and an empty mask.
 fn reset_signals() {
-    // SAFETY: SIG_DFL runs no code of ours; numbers that cannot be set fail harmlessly; the set lives in this frame.
+    // SAFETY: SIG_DFL runs no code of ours; numbers that cannot be set fail harmlessly; the set lives in this
+    // frame.
     unsafe {
         for signal in 1..=libc::SIGRTMAX() {
             libc::signal(signal, libc::SIG_DFL);

@@ -11,8 +11,8 @@ use rustix::termios::Winsize;
 pub struct Pty {
     /// The end that a terminal emulator holds.
     pub master: OwnedFd,
-    /// The end that the program has as descriptors 0, 1 and 2; drop it in the caller once the program runs, or reads of the master
-    /// never end.
+    /// The end that the program has as descriptors 0, 1 and 2; drop it in the caller once the program runs,
+    /// or reads of the master never end.
     pub slave: OwnedFd,
 }
 

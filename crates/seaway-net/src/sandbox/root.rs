@@ -1,8 +1,8 @@
 //! Assembling a root file system on a tmpfs.
 //!
-//! Sources are picked up as detached mount trees while the caller's root is in place; then the tmpfs becomes the root
-//! and targets are made in it. So symbolic links on either side are followed in the root that they belong to, and a
-//! target such as `/var/run/secrets` never leads out of the sandbox.
+//! Sources are picked up as detached mount trees while the caller's root is in place; then the tmpfs becomes
+//! the root and targets are made in it. So symbolic links on either side are followed in the root that they
+//! belong to, and a target such as `/var/run/secrets` never leads out of the sandbox.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -52,7 +52,8 @@ const LAYERS: &str = "/.layers";
 pub(super) struct OwnBinary(Vec<OwnedFd>);
 
 impl OwnBinary {
-    /// Picks the binary up in the caller's mount namespace: of another one's mounts the kernel makes no copies.
+    /// Picks the binary up in the caller's mount namespace: of another one's mounts the kernel makes no
+    /// copies.
     pub(super) fn pick_up(root: &Root) -> Step<Self> {
         let targets = root.mounts.iter().filter(|mount| matches!(mount, Mount::SelfExe { .. }));
         targets.map(|_| pick_up_binary()).collect::<Step<_>>().map(Self)
@@ -111,7 +112,8 @@ pub(super) fn assemble(root: &Root, mut own_binary: OwnBinary) -> Step<()> {
     let dir = &root.dir;
     mount("tmpfs", dir, MountFlags::NOSUID, "mode=0755")?;
     rustix::process::chdir(dir)
-        // Both arguments the same: the old root lies on top of the new one until it is detached (pivot_root(2)).
+        // Both arguments the same: the old root lies on top of the new one until it is detached
+        // (pivot_root(2)).
         .and_then(|()| rustix::process::pivot_root(".", "."))
         .and_then(|()| rustix::mount::unmount(".", UnmountFlags::DETACH))
         .and_then(|()| rustix::process::chdir("/"))
@@ -303,7 +305,8 @@ fn make_dir(target: &Path) -> Step<()> {
     .map_err(failed("make", target.display()))
 }
 
-/// Runs `make`, which makes `target` in its existing parent, once more with a writable layer where that is read-only.
+/// Runs `make`, which makes `target` in its existing parent, once more with a writable layer where that is
+/// read-only.
 fn on_writable(target: &Path, make: impl Fn() -> io::Result<()>) -> io::Result<()> {
     match (make(), target.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
@@ -356,7 +359,8 @@ const RECURSIVE: libc::c_int = 0x8000;
 
 fn make_read_only(tree: &OwnedFd) -> io::Result<()> {
     let attributes = MountAttributes { set: READ_ONLY, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: mount_setattr(2): the path is NUL-terminated, the structure as large as said, and both only read.
+    // SAFETY: mount_setattr(2): the path is NUL-terminated, the structure as large as said, and both only
+    // read.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -74,8 +74,8 @@ pub(super) fn failed<E: Into<io::Error>>(
     }
 }
 
-/// Becomes the shim, and never returns, where the first argument is `__sandbox`: to be called first in `main`, before
-/// any thread is started.
+/// Becomes the shim, and never returns, where the first argument is `__sandbox`: to be called first in
+/// `main`, before any thread is started.
 pub fn run_shim_if_asked() {
     let arguments: Vec<OsString> = std::env::args_os().take(4).collect();
     if arguments.get(1).is_none_or(|argument| argument != SHIM_COMMAND) {
@@ -148,7 +148,8 @@ fn watch_caller(caller: i32) -> Step<Option<OwnedFd>> {
         Err(Errno::SRCH) => return Ok(None),
         Err(errno) => return Err(failed("open the pidfd of", format!("process {caller}"))(errno)),
     };
-    // Asked after opening: a process that is our parent now was so all the time, and its pid cannot have been reused.
+    // Asked after opening: a process that is our parent now was so all the time, and its pid cannot have been
+    // reused.
     Ok(is_parent().then_some(pidfd))
 }
 
@@ -156,8 +157,8 @@ fn watch_caller(caller: i32) -> Step<Option<OwnedFd>> {
 fn wait_for(child: Pid, pidfd: &OwnedFd, caller: Option<OwnedFd>) -> ! {
     let mut kept = vec![pidfd.as_raw_fd()];
     kept.extend(caller.as_ref().map(AsRawFd::as_raw_fd));
-    // Pipes and sockets of the program must close when the program closes them. From here on only exit() is safe: values
-    // that own a closed descriptor must not be dropped.
+    // Pipes and sockets of the program must close when the program closes them. From here on only exit() is
+    // safe: values that own a closed descriptor must not be dropped.
     program::close_all_but(&mut kept);
     let mut orphaned = false;
     if let Some(caller) = caller {
@@ -178,8 +179,8 @@ fn wait_for(child: Pid, pidfd: &OwnedFd, caller: Option<OwnedFd>) -> ! {
     }
 }
 
-/// Moves the shim into the namespaces of `spec`; a PID namespace takes effect for the child. Returns the binary, picked
-/// up while the caller's mounts are in reach.
+/// Moves the shim into the namespaces of `spec`; a PID namespace takes effect for the child. Returns the
+/// binary, picked up while the caller's mounts are in reach.
 fn make_namespaces(spec: &Spec) -> Step<OwnBinary> {
     let kinds = [
         (&spec.net, ThreadNameSpaceType::NETWORK, UnshareFlags::NEWNET),
@@ -290,7 +291,8 @@ fn set_up_inside(entry: &Entry, root: Option<OwnedFd>) -> Step<Program<'_>> {
         let _ = rustix::process::setsid();
     }
     if let Some(root) = root {
-        // Joining the mount namespace has put us at its top; the process may have gone further down by chroot.
+        // Joining the mount namespace has put us at its top; the process may have gone further down by
+        // chroot.
         rustix::process::fchdir(&root)
             .and_then(|()| rustix::process::chroot("."))
             .map_err(failed("enter", "the root"))?;

@@ -77,7 +77,8 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, SandboxError> {
     start(&spec.label, kind, &spec.keep_fds, spec.die_with_parent, stdio)
 }
 
-/// Starts a program in the namespaces and the root of process `target`; it ends with the caller at the latest.
+/// Starts a program in the namespaces and the root of process `target`; it ends with the caller at the
+/// latest.
 pub fn enter(target: i32, entry: &Entry, stdio: Stdio) -> Result<Running, SandboxError> {
     check_program(&entry.label, &entry.argv, &entry.cwd, &entry.env, &entry.keep_fds)
         .map_err(|problem| SandboxError::Invalid { label: entry.label.clone(), problem })?;
@@ -192,7 +193,8 @@ fn start(
             Ok(Running { shim, shim_pidfd, pid, pidfd })
         }
         Err(error) => {
-            // Without a program the shim has nothing to live for; where it hangs, it must not be waited for in vain.
+            // Without a program the shim has nothing to live for; where it hangs, it must not be waited for
+            // in vain.
             let _ = shim.kill();
             let _ = shim.wait();
             Err(error)
@@ -256,7 +258,8 @@ fn memfd_with(task: &Task) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The binary whose `main` calls [`super::run_shim_if_asked`]: this one, or `SEAWAY_SHIM` for test binaries that don't.
+/// The binary whose `main` calls [`super::run_shim_if_asked`]: this one, or `SEAWAY_SHIM` for test binaries
+/// that don't.
 fn shim_path() -> PathBuf {
     std::env::var_os("SEAWAY_SHIM").map_or_else(|| PathBuf::from("/proc/self/exe"), PathBuf::from)
 }
