@@ -185,3 +185,20 @@ fn an_icmp_flow_is_listed_and_deleted() {
         assert_eq!(conntrack.list(&Filter::protocol(ICMP)).unwrap(), []);
     });
 }
+
+#[test]
+fn lost_events_are_told() {
+    with_translation(|| {
+        let mut events = Events::with_buffer(4096).unwrap();
+        let server = UdpSocket::bind((ENDPOINT, 8080)).unwrap();
+        for _ in 0..200 {
+            udp_exchange(&UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), &server);
+        }
+        events.set_nonblocking(true).unwrap();
+        let mut seen = Vec::new();
+        while let Ok(more) = events.next_events() {
+            seen.extend(more);
+        }
+        assert!(seen.contains(&Event::Lost), "{} events", seen.len());
+    });
+}

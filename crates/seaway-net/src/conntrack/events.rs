@@ -34,8 +34,13 @@ impl Events {
     /// Watches the calling thread's network namespace from now on. The kernel makes events as long as somebody watches
     /// (net.netfilter.nf_conntrack_events).
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::with_buffer(RECEIVE_BUFFER)
+    }
+
+    /// As [`Events::open`], with room for `bytes` of events that are not read yet.
+    pub fn with_buffer(bytes: usize) -> Result<Self, NetlinkError> {
         let socket = Socket::open(Protocol::Netfilter)?;
-        socket.reserve_receive(RECEIVE_BUFFER);
+        socket.reserve_receive(bytes);
         for group in GROUPS {
             socket.join(group)?;
         }

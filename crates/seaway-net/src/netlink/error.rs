@@ -35,6 +35,17 @@ pub enum NetlinkError {
         /// What was being done.
         operation: String,
     },
+    /// A message that is longer than the socket's send buffer.
+    #[error(
+        "{operation}: {bytes} bytes do not fit into the socket's send buffer; raising it beyond net.core.wmem_max needs \
+         CAP_NET_ADMIN in the initial user namespace"
+    )]
+    TooLong {
+        /// What was being done.
+        operation: String,
+        /// The message's length.
+        bytes: usize,
+    },
     /// What was being listed kept changing; try again.
     #[error("{operation}: the list changed while it was read; try again")]
     Interrupted {
@@ -66,6 +77,7 @@ impl NetlinkError {
             Self::Refused { operation, .. }
             | Self::Io { operation, .. }
             | Self::Overrun { operation }
+            | Self::TooLong { operation, .. }
             | Self::Interrupted { operation }
             | Self::Malformed { operation, .. } => operation,
         };
@@ -79,6 +91,7 @@ impl NetlinkError {
             Self::Refused { errno, .. } => Some(*errno),
             Self::Io { source, .. } => source.raw_os_error(),
             Self::Overrun { .. } => Some(libc::ENOBUFS),
+            Self::TooLong { .. } => Some(libc::EMSGSIZE),
             Self::Interrupted { .. } => Some(libc::EINTR),
             Self::Malformed { .. } => None,
         }

@@ -116,7 +116,12 @@ impl Socket {
         self.reserve_send(bytes.len());
         let sent =
             retry_interrupted(|| sendto(&self.fd, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)))
-                .map_err(|source| NetlinkError::io("send to netlink", source))?;
+                .map_err(|source| match source {
+                    Errno::MSGSIZE => {
+                        NetlinkError::TooLong { operation: "send to netlink".to_owned(), bytes: bytes.len() }
+                    }
+                    source => NetlinkError::io("send to netlink", source),
+                })?;
         if sent != bytes.len() {
             return Err(NetlinkError::malformed(format!("sent {sent} of {} bytes", bytes.len())));
         }

@@ -277,3 +277,47 @@ fn decode_verdict(attribute: &Attribute<'_>) -> Result<Verdict, NetlinkError> {
         _ => Verdict::Continue,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (table_flags(&bytes), decode_chain(&bytes).is_ok(), decode_rule(&bytes));
+            let _ = decode_set(&bytes).is_ok();
+        }
+
+        #[test]
+        fn any_elements_are_read_without_panic(
+            keys in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..9), 0..2u32), 0..20),
+            key_length in 0..70u32,
+        ) {
+            let mut writer = crate::netlink::Writer::default();
+            writer.bytes(&[0; GENERIC_HEADER]);
+            writer.nested(element::LIST_ELEMENTS, |writer| {
+                for (key, flags) in &keys {
+                    writer.nested(1, |writer| {
+                        writer.nested(element::KEY, |writer| writer.attribute(data::VALUE, key));
+                        writer.be32(element::FLAGS, *flags);
+                    });
+                }
+            });
+            let header = SetHeader {
+                flags: set_flag::INTERVAL,
+                key_type: 7,
+                key_length,
+                data_type: 0,
+                data_length: 0,
+                timeout: 0,
+                size: 0,
+                user_data: Vec::new(),
+            };
+            let mut decoder = ElementsDecoder::new(&header);
+            decoder.message(writer.as_slice()).unwrap();
+            let _ = decoder.finish();
+        }
+    }
+}

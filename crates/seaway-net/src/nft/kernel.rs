@@ -195,9 +195,20 @@ impl Kernel {
         let last = batch.last_sequence();
         let first = last + 2 - batch.messages();
         let mut acknowledged = false;
+        let mut overrun = None;
         let mut refused: Option<NetlinkError> = None;
         let mut count = 0;
-        while let Some(messages) = self.socket.try_receive()? {
+        loop {
+            let messages = match self.socket.try_receive() {
+                Ok(Some(messages)) => messages,
+                Ok(None) => break,
+                // Too many refusals for the buffer: the first of them are there nevertheless.
+                Err(error @ NetlinkError::Overrun { .. }) => {
+                    overrun = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             for message in messages {
                 let message = message?;
                 if message.sequence < first || message.sequence > last {
@@ -217,7 +228,10 @@ impl Kernel {
         }
         match refused {
             None if acknowledged => Ok(()),
-            None => Err(NetlinkError::malformed("no answer to an nf_tables batch").into()),
+            None => {
+                let silent = || NetlinkError::malformed("no answer to an nf_tables batch");
+                Err(overrun.unwrap_or_else(silent).into())
+            }
             Some(NetlinkError::Refused { errno, message, sequence, offset, .. }) => Err(NftError::Refused {
                 subject: Box::new(batch.subject(transaction, sequence, offset)),
                 errno,

@@ -48,6 +48,23 @@ fn one_refused_operation_leaves_all_as_it_was() {
 }
 
 #[test]
+fn of_very_many_refusals_the_first_is_named() {
+    in_namespace(|| {
+        let mut kernel = Kernel::open().unwrap();
+        let table = services_table();
+        kernel.commit(&Transaction::create(&table)).unwrap();
+        let mut transaction = Transaction::new(table.id.clone());
+        for number in 0..50_000 {
+            transaction.delete_chain(format!("missing{number}"));
+        }
+        let error = kernel.commit(&transaction).unwrap_err();
+        assert!(error.not_found(), "{error}");
+        assert_eq!(error.object(), Some(&Object::Chain("missing0".to_owned())), "{error}");
+        kernel.commit(&Transaction::remove(table.id)).unwrap();
+    });
+}
+
+#[test]
 fn errors_have_kinds_and_objects() {
     in_namespace(|| {
         let mut kernel = Kernel::open().unwrap();
