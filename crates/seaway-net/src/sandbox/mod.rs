@@ -8,11 +8,10 @@
 //! - The program dies with its shim (by `PR_SET_PDEATHSIG`), the shim with the process that started it where
 //!   [`Spec::die_with_parent`] says so. Both hold for `kill -9`. With them go the namespaces and the mounts.
 //! - A failure before the program runs comes back from [`spawn`] with the operation, its object and the
-//! errno.
+//!   errno.
 //! - All mounts are made in a mount namespace with private propagation: none shows on the host.
 //! - The program starts in a session of its own, with default signal dispositions, an empty signal mask, the
-//! given
-//!   environment and no descriptors but 0, 1, 2 and [`Spec::keep_fds`].
+//!   given environment and no descriptors but 0, 1, 2 and [`Spec::keep_fds`].
 //!
 //! Needs Linux 5.12 (`mount_setattr`) and, for namespaces, root or a user namespace.
 
