@@ -39,15 +39,19 @@ pub(crate) fn net_conf(design: &Design) -> String {
     format!("{conf:#}\n")
 }
 
-/// The objects, in the order in which they are created.
+/// The objects that can be created before there are nodes.
 pub(crate) fn objects(design: &Design) -> Vec<Value> {
     vec![
         service_account(),
         config_map("coredns", json!({"Corefile": COREFILE})),
         config_map("kube-flannel-cfg", json!({"net-conf.json": net_conf(design)})),
         dns_service(design),
-        dns_deployment(),
     ]
+}
+
+/// What is created when all nodes are ready, for the scheduler to spread it.
+pub(crate) fn workloads() -> Vec<Value> {
+    vec![dns_deployment()]
 }
 
 fn service_account() -> Value {
@@ -92,7 +96,9 @@ fn dns_deployment() -> Value {
             {"name": "metrics", "containerPort": 9153, "protocol": "TCP"},
         ],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1},
-        "livenessProbe": {"httpGet": {"path": "/health", "port": 8080}, "periodSeconds": 10, "failureThreshold": 5},
+        "livenessProbe": {
+            "httpGet": {"path": "/health", "port": 8080}, "initialDelaySeconds": 60, "timeoutSeconds": 5, "failureThreshold": 5,
+        },
         "volumeMounts": [{"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": true}],
     });
     json!({

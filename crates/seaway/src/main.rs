@@ -1,2 +1,100 @@
 //! The network stack of Kubernetes in one binary.
-fn main() {}
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "seaway",
+    version,
+    about,
+    max_term_width = 120,
+    after_help = "\
+Examples:
+  seaway lab up -f examples/                     a cluster of three nodes on this machine
+  seaway lab exec default/client -- curl http://serve-svc
+  seaway dns -conf Corefile --check              is this Corefile good?
+
+Logs go to standard error; SEAWAY_LOG sets what is logged (info, debug, seaway_dns=trace, …)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A multi-node cluster out of network namespaces on this machine
+    Lab(seaway_lab::LabArgs),
+    /// The node's agent: pods' network, Services, the way out
+    Agent(seaway_agent::AgentArgs),
+    /// Cluster DNS, a drop-in for CoreDNS
+    Dns(seaway_dns::DnsArgs),
+    /// The CNI plugin (container runtimes call it)
+    Cni(seaway_cni::CniArgs),
+    /// The lab's API server
+    #[command(hide = true)]
+    Apiserver(seaway_apiserver::ApiserverArgs),
+    /// The lab's controllers
+    #[command(hide = true)]
+    Controllers(seaway_controllers::ControllersArgs),
+    /// The lab's kubelet
+    #[command(hide = true)]
+    Kubelet(seaway_kubelet::KubeletArgs),
+    /// A program that stands for an image in the lab
+    #[command(hide = true)]
+    Image(seaway_images::ImageArgs),
+}
+
+fn main() -> ExitCode {
+    seaway_net::sandbox::run_shim_if_asked();
+    if seaway_cni::is_cni_call() {
+        return seaway_cni::run(seaway_cni::CniArgs::default());
+    }
+    start_logging();
+    let cli = Cli::parse_from(arguments());
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("seaway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command line; `seaway dns` takes CoreDNS's flags, which have one dash.
+fn arguments() -> Vec<OsString> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|command| command == "dns") {
+        return seaway_dns::coredns_flags(arguments);
+    }
+    arguments
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Lab(args) => seaway_lab::run(args),
+        Command::Agent(args) => seaway_agent::run(args),
+        Command::Dns(args) => tokio::runtime::Runtime::new()?.block_on(seaway_dns::run(args)),
+        Command::Cni(args) => Ok(seaway_cni::run(args)),
+        Command::Apiserver(args) => seaway_apiserver::run(args),
+        Command::Controllers(args) => seaway_controllers::run(args),
+        Command::Kubelet(args) => seaway_kubelet::run(args),
+        Command::Image(args) => seaway_images::run(args),
+    }
+}
+
+/// To standard error: readable on a terminal, JSON elsewhere only where SEAWAY_LOG_FORMAT=json asks for it.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SEAWAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("SEAWAY_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}

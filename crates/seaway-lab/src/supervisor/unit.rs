@@ -39,16 +39,14 @@ impl Unit {
         let unit =
             Arc::new(Self { pid: Mutex::new(0), alive: AtomicBool::new(false), gone: Mutex::new(None) });
         let keeper = unit.clone();
-        thread::Builder::new().name(spec.label.clone()).spawn(move || {
-            match spawn(&spec, &log) {
-                Ok(running) => {
-                    keeper.runs(&running);
-                    let _ = tell.send(Ok(()));
-                    keeper.keep(&spec, &log, running, restart);
-                }
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                }
+        thread::Builder::new().name(spec.label.clone()).spawn(move || match spawn(&spec, &log) {
+            Ok(running) => {
+                keeper.runs(&running);
+                let _ = tell.send(Ok(()));
+                keeper.keep(&spec, &log, running, restart);
+            }
+            Err(error) => {
+                let _ = tell.send(Err(error));
             }
         })?;
         hear.recv().unwrap_or_else(|_| Err(anyhow::anyhow!("its thread ended")))?;

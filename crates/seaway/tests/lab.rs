@@ -1,0 +1,98 @@
+//! A lab leaves nothing behind and touches nothing of the host, however it ends.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Lab, checked, eventually};
+
+/// What the host has that a lab must not touch.
+fn host_state() -> Vec<String> {
+    let shell = |script: &str| checked(Command::new("sh").args(["-c", script]));
+    vec![
+        shell("ip -o link | sed 's/state .*//' | sort"),
+        shell("ip -o address | sed 's/valid_lft.*//'"),
+        shell("ip route show table all; ip -6 route show table all"),
+        shell("ip rule; nft list ruleset"),
+        shell("sort /proc/self/mounts"),
+        shell(
+            "find /proc/sys/net -type f -readable | grep -v -e /stat/ -e conntrack_count -e flush | sort | xargs grep -s . ",
+        ),
+    ]
+}
+
+fn pids(lab: &Lab) -> BTreeSet<i64> {
+    lab.status()["processes"].as_array().unwrap().iter().map(|p| p["pid"].as_i64().unwrap()).collect()
+}
+
+fn nothing_is_left(lab: &Lab, pids: &BTreeSet<i64>) {
+    for folder in ["/run/seaway/labs", "/var/lib/seaway/labs"] {
+        let path = Path::new(folder).join(&lab.name);
+        assert!(!path.exists(), "{} is left", path.display());
+    }
+    for pid in pids {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(!command.contains("seaway"), "process {pid} is left: {command}");
+    }
+}
+
+/// The lab's listening sockets on the host, by `ss`.
+fn listeners(lab: &Lab) -> BTreeSet<String> {
+    let pids = pids(lab);
+    let sockets = checked(Command::new("ss").args(["-Htulpn"]));
+    let of_lab = |line: &&str| pids.iter().any(|pid| line.contains(&format!("pid={pid},")));
+    sockets.lines().filter(of_lab).map(|line| line.split_whitespace().nth(4).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_lab_leaves_nothing_behind() {
+    let before = host_state();
+    let mut lab = Lab::up("clean", &["--nodes", "2"]);
+    assert_eq!(host_state(), before, "while the lab runs");
+    let opened = listeners(&lab);
+    assert!(
+        opened.len() == 1 && opened.iter().all(|at| at.starts_with("127.0.0.1:")),
+        "listeners on the host: {opened:?}"
+    );
+
+    let first = pids(&lab);
+    lab.seaway(&["down"]);
+    nothing_is_left(&lab, &first);
+    assert_eq!(host_state(), before, "after lab down");
+
+    // Every process at once, as the out-of-memory killer on a bad day.
+    lab.start(&["--nodes", "2"]);
+    let second = pids(&lab);
+    for pid in &second {
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
+    }
+    lab.start(&["--nodes", "2"]);
+    let third = pids(&lab);
+    assert!(second.is_disjoint(&third));
+    lab.kubectl(&["get", "nodes"]);
+
+    // The supervisor alone: all the rest ends with it.
+    let status = lab.status();
+    let processes = status["processes"].as_array().unwrap();
+    let supervisor = processes.iter().find(|p| p["what"] == "supervisor").unwrap()["pid"].as_i64().unwrap();
+    checked(Command::new("kill").args(["-9", &supervisor.to_string()]));
+    eventually("all processes end with the supervisor", || {
+        third.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+    lab.seaway(&["down"]);
+    nothing_is_left(&lab, &third);
+    assert_eq!(host_state(), before, "after kill -9 and lab down");
+}
+
+#[test]
+fn labs_run_side_by_side() {
+    let one = Lab::up("one", &["--nodes", "1"]);
+    let two = Lab::up("two", &["--nodes", "1", "--backend", "host-gw"]);
+    for lab in [&one, &two] {
+        let nodes = lab.kubectl(&["get", "nodes", "-o", "name"]);
+        assert_eq!(nodes.trim(), "node/node-1");
+    }
+    assert!(pids(&one).is_disjoint(&pids(&two)));
+}
