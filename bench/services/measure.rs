@@ -34,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     pub(crate) full: Parts,
     pub(crate) one_more: Parts,
+    /// A start beside a kernel that has it all already: read, compare, change nothing.
+    pub(crate) adopt: Option<Cost>,
 }
 
 /// The result in the middle by wall clock time.

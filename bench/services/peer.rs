@@ -41,7 +41,7 @@ pub(crate) fn run_by_nft(cluster: &Cluster, rounds: u32) -> anyhow::Result<Outco
         Ok(Parts { generate, parse: Some(user), encode: None, kernel: system, bytes, total })
     };
     let (full, one_more) = run(cluster, rounds, load)?;
-    Ok(Outcome { name: "kube-proxy's layout, nft", full, one_more })
+    Ok(Outcome { name: "kube-proxy's layout, nft", full, one_more, adopt: None })
 }
 
 /// The same layout through our own netlink encoder: what remains is what the layout itself costs.
@@ -67,7 +67,7 @@ pub(crate) fn run_by_netlink(cluster: &Cluster, rounds: u32) -> anyhow::Result<O
         })
     };
     let (full, one_more) = run(cluster, rounds, load)?;
-    Ok(Outcome { name: "kube-proxy's layout, netlink", full, one_more })
+    Ok(Outcome { name: "kube-proxy's layout, netlink", full, one_more, adopt: None })
 }
 
 fn run(

@@ -10,6 +10,16 @@ pub(crate) fn table(results: &[Outcome], services: u32) -> String {
     let mut text = String::new();
     section(&mut text, "in full", results, |outcome| outcome.full, services);
     section(&mut text, "one more service", results, |outcome| outcome.one_more, 1);
+    for outcome in results {
+        if let Some(adopt) = outcome.adopt {
+            let (wall, cpu) = (milliseconds(adopt.wall), milliseconds(adopt.user + adopt.system));
+            let _ = writeln!(
+                text,
+                "{} started again: read, compared and left alone in {wall}, CPU {cpu}",
+                outcome.name
+            );
+        }
+    }
     text
 }
 
