@@ -113,6 +113,10 @@ impl Walk {
             self.quantity(value, place);
             return;
         }
+        if let Some(format) = name.and_then(time_format) {
+            self.time(value, format, place);
+            return;
+        }
         if target.get("x-kubernetes-int-or-string").is_some() {
             if !(value.is_string() || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok())) {
                 self.wrong(value, "intstr.IntOrString", place);
@@ -221,23 +225,26 @@ impl Walk {
             self.wrong(value, "string", place);
             return;
         };
-        match schema.get("format").and_then(Value::as_str) {
-            Some("date-time") if text.parse::<jiff::Timestamp>().is_err() => {
-                self.report.type_errors.push(format!(
-                    "parsing time {value} as \"2006-01-02T15:04:05Z07:00\": cannot parse {value} as \"2006\""
-                ))
-            }
-            Some("byte") => {
-                if let Err(error) = base64::engine::general_purpose::STANDARD.decode(text) {
-                    let at = match error {
-                        base64::DecodeError::InvalidByte(at, _)
-                        | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => at,
-                        _ => text.len(),
-                    };
-                    self.report.type_errors.push(format!("illegal base64 data at input byte {at}"));
-                }
-            }
-            _ => {}
+        if schema.get("format").and_then(Value::as_str) == Some("byte")
+            && let Err(error) = base64::engine::general_purpose::STANDARD.decode(text)
+        {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _)
+                | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => at,
+                _ => text.len(),
+            };
+            self.report.type_errors.push(format!("illegal base64 data at input byte {at}"));
+        }
+    }
+
+    /// Instants are written in UTC, in the precision of their type.
+    fn time(&mut self, value: &mut Value, format: &str, place: &Place) {
+        match value.as_str().map(str::parse::<jiff::Timestamp>) {
+            Some(Ok(instant)) => *value = instant.strftime(format).to_string().into(),
+            Some(Err(_)) => self.report.type_errors.push(format!(
+                "parsing time {value} as \"2006-01-02T15:04:05Z07:00\": cannot parse {value} as \"2006\""
+            )),
+            None => self.wrong(value, "string", place),
         }
     }
 
@@ -272,6 +279,15 @@ impl Walk {
             format!("struct field {}.{}", place.owner, place.go_path)
         };
         self.report.type_errors.push(format!("json: cannot unmarshal {found} into Go {target} of type {go}"));
+    }
+}
+
+/// How values of a time type are written.
+fn time_format(name: &str) -> Option<&'static str> {
+    match short_name(name) {
+        "Time" => Some("%Y-%m-%dT%H:%M:%SZ"),
+        "MicroTime" => Some("%Y-%m-%dT%H:%M:%S.%6fZ"),
+        _ => None,
     }
 }
 
@@ -387,6 +403,20 @@ mod tests {
         assert_eq!(report, Report::default());
         let resources = &object["spec"]["containers"][0]["resources"];
         assert_eq!(resources, &json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}));
+    }
+
+    #[test]
+    fn times_become_canonical() {
+        let (found, object) = report(
+            "leases",
+            "coordination.k8s.io",
+            json!({"metadata": {"creationTimestamp": "2026-01-01T08:00:00.5+08:00"}, "spec": {"renewTime": "2026-01-01T00:00:00Z"}}),
+        );
+        assert_eq!(found, Report::default());
+        assert_eq!(object["metadata"]["creationTimestamp"], "2026-01-01T00:00:00Z");
+        assert_eq!(object["spec"]["renewTime"], "2026-01-01T00:00:00.000000Z");
+        let (found, _) = report("leases", "coordination.k8s.io", json!({"spec": {"renewTime": "today"}}));
+        assert!(found.type_errors[0].starts_with("parsing time \"today\" as"));
     }
 
     #[test]
