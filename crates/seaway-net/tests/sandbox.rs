@@ -25,6 +25,10 @@ extern "C" fn before_main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("__nest") => nest(&arguments[2]),
+        Some("__deleted") => {
+            fs::remove_file(std::env::current_exe().unwrap()).unwrap();
+            nest("0")
+        }
         Some("__parent") => parent(),
         _ => {}
     }
@@ -351,6 +355,11 @@ fn sandboxes_nest_and_are_found_from_outside() {
     let (text, code) = output(&spec);
     assert_eq!(code, 0, "{text}");
     assert_eq!(text, "pid 1\nnested-0\nssl\nroot:x:0:0:root:/root:/bin/bash\ntmp\n");
+
+    // A binary that was deleted, or built anew, while it runs goes on starting sandboxes.
+    spec.argv = shell("cp /nested/test /tmp/copy && exec /tmp/copy __deleted");
+    let (again, code) = output(&spec);
+    assert_eq!((again, code), (text, 0));
 
     spec.argv = words(&["sleep", "1000"]);
     let mut outer: Running = sandbox::spawn(&spec, Stdio::default()).unwrap();

@@ -4,7 +4,7 @@
 //! the root and targets are made in it. So symbolic links on either side are followed in the root that they
 //! belong to, and a target such as `/var/run/secrets` never leads out of the sandbox.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -47,29 +47,53 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Where writable layers over read-only directories are kept, in the new root.
 const LAYERS: &str = "/.layers";
 
-/// The running binary as detached mounts, one for each target: a tree is attached once.
+/// The running binary, once for each target: a mount tree is attached once.
 #[derive(Default)]
-pub(super) struct OwnBinary(Vec<OwnedFd>);
+pub(super) struct OwnBinary(Vec<Binary>);
+
+struct Binary {
+    /// As a detached mount.
+    tree: OwnedFd,
+    /// To read.
+    file: File,
+}
 
 impl OwnBinary {
-    /// Picks the binary up in the caller's mount namespace: of another one's mounts the kernel makes no
-    /// copies.
+    /// Picks the binary up in the caller's mount namespace: of another one's mounts the kernel makes no copies.
     pub(super) fn pick_up(root: &Root) -> Step<Self> {
         let targets = root.mounts.iter().filter(|mount| matches!(mount, Mount::SelfExe { .. }));
-        targets.map(|_| pick_up_binary()).collect::<Step<_>>().map(Self)
+        targets.map(|_| Binary::pick_up()).collect::<Step<_>>().map(Self)
     }
 }
 
-fn pick_up_binary() -> Step<OwnedFd> {
-    let link = Path::new("/proc/self/exe");
-    match pick_up(link, true) {
-        // The caller was itself executed by a path of a namespace that it has left since.
-        Err(failure) if failure.errno == libc::EINVAL => {
-            let path = fs::read_link(link).map_err(failed("read", link.display()))?;
-            let text = path.to_string_lossy();
-            pick_up(Path::new(text.trim_end_matches(" (deleted)")), true)
+impl Binary {
+    fn pick_up() -> Step<Self> {
+        let link = Path::new("/proc/self/exe");
+        let file = File::open(link).map_err(failed("open", link.display()))?;
+        let tree = match pick_up(link, true) {
+            // The caller was itself executed by a path of a namespace that it has left since.
+            Err(failure) if failure.errno == libc::EINVAL => {
+                let path = fs::read_link(link).map_err(failed("read", link.display()))?;
+                pick_up(&path, true)?
+            }
+            result => result?,
+        };
+        Ok(Self { tree, file })
+    }
+
+    fn place(mut self, target: &Path) -> Step<()> {
+        match attach(&self.tree, target) {
+            // The kernel mounts nothing that was deleted, as a binary is when it is built anew.
+            Err(failure) if failure.errno == libc::ENOENT => {
+                let copy = |file: &mut File| -> io::Result<()> {
+                    let mut made = File::create(target)?;
+                    io::copy(file, &mut made)?;
+                    made.set_permissions(Permissions::from_mode(0o755))
+                };
+                copy(&mut self.file).map_err(failed("copy the binary to", target.display()))
+            }
+            result => result,
         }
-        result => result,
     }
 }
 
@@ -78,6 +102,11 @@ enum Piece {
     /// A detached mount.
     Tree {
         tree: OwnedFd,
+        target: PathBuf,
+    },
+    /// The running binary.
+    Binary {
+        binary: Binary,
         target: PathBuf,
     },
     /// A mount of a file system type.
@@ -163,8 +192,8 @@ fn prepare(mount: &Mount, own_binary: &mut OwnBinary, pieces: &mut Vec<Piece>) -
             pieces.push(Piece::Symlink { target: target.clone(), to: to.clone() })
         }
         Mount::SelfExe { target } => {
-            let tree = own_binary.0.pop().ok_or(Errno::NOENT).map_err(failed("bind", "the binary"))?;
-            pieces.push(Piece::Tree { tree, target: target.clone() });
+            let binary = own_binary.0.pop().ok_or(Errno::NOENT).map_err(failed("bind", "the binary"))?;
+            pieces.push(Piece::Binary { binary, target: target.clone() });
         }
     }
     Ok(())
@@ -246,18 +275,8 @@ fn prepare_devices(pieces: &mut Vec<Piece>) -> Step<()> {
 
 fn place(piece: Piece) -> Step<()> {
     match piece {
-        Piece::Tree { tree, target } => {
-            let kind = rustix::fs::fstat(&tree).map_err(failed("bind", target.display()))?.st_mode;
-            if FileType::from_raw_mode(kind) == FileType::Directory {
-                make_dir(&target)?;
-            } else if !target.exists() {
-                make_parent(&target)?;
-                on_writable(&target, || fs::write(&target, [])).map_err(failed("make", target.display()))?;
-            }
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-            rustix::mount::move_mount(&tree, "", CWD, &target, flags)
-                .map_err(failed("bind", target.display()))
-        }
+        Piece::Tree { tree, target } => attach(&tree, &target),
+        Piece::Binary { binary, target } => binary.place(&target),
         Piece::FileSystem { kind, target, flags, options } => {
             make_dir(&target)?;
             mount(kind, &target, flags, &options)
@@ -285,6 +304,19 @@ fn place(piece: Piece) -> Step<()> {
             on_writable(&target, || symlink(&to, &target)).map_err(failed("make", target.display()))
         }
     }
+}
+
+/// Mounts a detached tree, making the directory or the file that it goes on where it is missing.
+fn attach(tree: &OwnedFd, target: &Path) -> Step<()> {
+    let kind = rustix::fs::fstat(tree).map_err(failed("bind", target.display()))?.st_mode;
+    if FileType::from_raw_mode(kind) == FileType::Directory {
+        make_dir(target)?;
+    } else if !target.exists() {
+        make_parent(target)?;
+        on_writable(target, || fs::write(target, [])).map_err(failed("make", target.display()))?;
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    rustix::mount::move_mount(tree, "", CWD, target, flags).map_err(failed("bind", target.display()))
 }
 
 fn make_parent(target: &Path) -> Step<()> {
