@@ -8,6 +8,7 @@
 //! Wire format: linux/netfilter/nf_tables.h; what `nft` itself keeps in user data (for `nft list ruleset` to show
 //! declarations and comments): libnftnl's udata.h.
 
+mod check;
 mod decode;
 mod diff;
 mod encode;
