@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use seaway_cni::files;
 use seaway_cni::overlay::{self, Change};
@@ -12,6 +13,9 @@ use seaway_net::rtnl::Rtnl;
 use crate::announce::Announcement;
 use crate::part::{Outcome, Part};
 use crate::status::Shared;
+
+/// How often the kernel is compared with the plan where no Node has changed.
+const RESYNC: Duration = Duration::from_secs(30);
 
 /// What is given and does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -104,6 +108,11 @@ impl Part for Overlay {
     }
 
     fn mark_dirty(&mut self) {}
+
+    /// A route or a neighbour that someone deleted comes back by this.
+    fn resync(&self) -> Option<Duration> {
+        Some(RESYNC)
+    }
 }
 
 /// What [`Overlay::reconcile`] would change in the kernel, for people to read.

@@ -30,6 +30,11 @@ pub(crate) trait Part: Send + 'static {
 
     /// Someone else changed what this part looks after: everything is to be compared the next time.
     fn mark_dirty(&mut self);
+
+    /// How often everything is compared although nobody is known to have changed anything; `None` where a watch tells.
+    fn resync(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Delays between attempts after an error.
@@ -45,12 +50,14 @@ pub(crate) async fn keep(
 ) {
     let name = part.name();
     shared.with_part(name, |_| {});
+    let resync = part.resync();
     let mut retry: Option<Duration> = None;
     let mut generation = 0;
     let mut begun = false;
     loop {
         let mut queued = Instant::now();
         tokio::select! {
+            biased;
             update = updates.next() => {
                 queued = Instant::now();
                 begun = true;
@@ -67,6 +74,7 @@ pub(crate) async fn keep(
                 }
             }
             () = pause(retry), if retry.is_some() => {}
+            () = pause(resync), if begun && resync.is_some() => part.mark_dirty(),
         }
         shared.with_part(name, |status| status.begin());
         let task = tokio::task::spawn_blocking(move || {

@@ -37,7 +37,8 @@ fn main() -> ExitCode {
         let Cli::Agent(args) = Cli::parse();
         return seaway_agent::run(args).unwrap();
     }
-    let tests: [(&str, fn(&Cluster)); 5] = [
+    type Test = (&'static str, fn(&Cluster));
+    let tests: [Test; 5] = [
         ("follows_the_api_and_shows_it", follows_the_api_and_shows_it),
         ("a_kill_changes_nothing_and_a_restart_adopts", a_kill_changes_nothing_and_a_restart_adopts),
         ("what_others_delete_comes_back", what_others_delete_comes_back),
