@@ -1,6 +1,8 @@
 //! No object, however wrong, makes any function panic: right objects with a random part replaced by something else go
 //! through the whole of a request, with and without the check of their form.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use proptest::prelude::*;
 use seaway_apis::patch::strategic_merge;
 use seaway_apis::strategy::{self, Creation};

@@ -38,7 +38,7 @@ pub fn api_time(now: Timestamp) -> String {
 
 /// Sets apiVersion, kind, namespace, name (from `generateName`), uid, creationTimestamp and generation, and drops what
 /// a client may not set: resourceVersion, deletion fields, managedFields, status. Call after the defaults.
-/// A stored object that is no JSON object, or one of another kind or namespace, is a bad request.
+/// What is no JSON object, or is of another kind or namespace, is a bad request.
 pub fn prepare_create(
     resource: &Resource,
     object: &mut Value,
