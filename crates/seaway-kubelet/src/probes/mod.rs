@@ -66,6 +66,9 @@ pub(crate) async fn run(
     let mut quick = (kind != Kind::Liveness && !matches!(check, Check::Exec(_))).then_some(QUICK);
     loop {
         let result = check.run(&place, schedule.timeout).await;
+        if place.container.exit().is_some() {
+            return;
+        }
         if let (Err(_), Some(wait)) = (&result, quick.filter(|wait| *wait < schedule.period / 2))
             && tally.never_healthy()
         {

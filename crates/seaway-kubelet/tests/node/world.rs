@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -16,6 +17,18 @@ use crate::cases;
 
 /// No wait of a test is longer: it is a failure then.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The node's address, on a link that leads nowhere.
+const NODE_IP: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 11);
+
+fn bring_up_the_network() -> anyhow::Result<()> {
+    let mut links = seaway_net::rtnl::Rtnl::open()?;
+    links.add_veth("uplink", "nowhere", None, Some(1500))?;
+    let uplink = links.link_by_name("uplink")?.context("the uplink")?;
+    links.add_address(uplink.index, "172.18.0.11/16".parse()?)?;
+    links.set_up(uplink.index)?;
+    Ok(())
+}
 
 /// The world's file system: the host's programs, and this binary where a test build has it.
 pub(crate) fn root(dir: &Path) -> anyhow::Result<Root> {
@@ -54,11 +67,12 @@ pub(crate) struct World {
 
 impl World {
     async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        bring_up_the_network()?;
+        let listener = TcpListener::bind((NODE_IP, 0))?;
         let server = seaway_apiserver::serve(seaway_apiserver::Config {
             data_dir: "/var/lib/api".into(),
             cert_dir: "/var/lib/pki".into(),
-            advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            advertise_address: IpAddr::V4(NODE_IP),
             listeners: vec![listener],
             service_cidr: "10.96.0.0/12".parse()?,
             node_ports: seaway_apiserver::NodePorts::default(),
@@ -70,7 +84,7 @@ impl World {
         let text = pki.kubeconfig(&url, "system:node:node-1", &["system:masters"])?;
         let kubeconfig = PathBuf::from("/root/kubeconfig");
         std::fs::write(&kubeconfig, &text)?;
-        let serving = pki.serving_certificate(&["node-1".to_owned()], &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+        let serving = pki.serving_certificate(&["node-1".to_owned()], &[IpAddr::V4(NODE_IP)])?;
         std::fs::write("/root/kubelet.crt", serving.certificate)?;
         std::fs::write("/root/kubelet.key", serving.key)?;
         std::fs::write("/root/ca.crt", pki.ca_certificate())?;
@@ -86,7 +100,7 @@ impl World {
     pub(crate) fn start_kubelet(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["kubelet", "--node-name", "node-1", "--node-ip", "127.0.0.1", "--kubeconfig"])
+            .args(["kubelet", "--node-name", "node-1", "--node-ip", "172.18.0.11", "--kubeconfig"])
             .arg(&self.kubeconfig);
         command.args([
             "--cert",
