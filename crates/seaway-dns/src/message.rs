@@ -112,22 +112,17 @@ pub fn decode(bytes: &[u8], client: SocketAddr, transport: Transport) -> Result<
     if header.message_type == MessageType::Response {
         return Err(Rejected::Ignore);
     }
+    let message = Message::from_vec(bytes);
+    // RFC 6891, section 7: who sends an OPT record gets one, whatever else is wrong.
+    let edns = message.as_ref().ok().and_then(|message| message.edns.as_ref());
+    let edns = edns.map(|e| ClientEdns { udp_size: e.max_payload(), dnssec_ok: e.flags().dnssec_ok });
     if header.op_code != OpCode::Query {
-        return Err(refuse(&header.metadata, None, ResponseCode::NotImp, None));
+        return Err(refuse(&header.metadata, None, ResponseCode::NotImp, edns));
     }
+    let form_error = || refuse(&header.metadata, None, ResponseCode::FormErr, edns);
+    let message = message.map_err(|_| form_error())?;
     // RFC 9619: a query has one question.
-    if header.counts.queries != 1 {
-        return Err(refuse(&header.metadata, None, ResponseCode::FormErr, None));
-    }
-    let message =
-        Message::from_vec(bytes).map_err(|_| refuse(&header.metadata, None, ResponseCode::FormErr, None))?;
-    let [question] = &message.queries[..] else {
-        return Err(refuse(&header.metadata, None, ResponseCode::FormErr, None));
-    };
-    let edns = message
-        .edns
-        .as_ref()
-        .map(|e| ClientEdns { udp_size: e.max_payload(), dnssec_ok: e.flags().dnssec_ok });
+    let [question] = &message.queries[..] else { return Err(form_error()) };
     if message.edns.as_ref().is_some_and(|e| e.version() > 0) {
         return Err(refuse(&header.metadata, Some(question), ResponseCode::BADVERS, edns));
     }
