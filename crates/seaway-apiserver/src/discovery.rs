@@ -21,11 +21,13 @@ const CHECKS: [&str; 3] = ["ping", "store", "poststarthook/bootstrap"];
 
 /// Answers by path, or 404.
 pub(crate) fn answer(app: &Arc<App>, request: &http::Request<Incoming>) -> Result<Reply, StatusError> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(StatusError::method_not_allowed());
-    }
     let path = request.uri().path().trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        // Deeper than a group's version there are only resources, and this is none that is served.
+        let known = parts.len() <= 3;
+        return Err(if known { StatusError::method_not_allowed() } else { StatusError::no_such_path() });
+    }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let found = match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => return Ok(health(&parts, &query)),

@@ -11,6 +11,7 @@ mod body;
 mod bootstrap;
 mod config;
 mod discovery;
+mod expiry;
 mod form;
 mod metrics;
 mod negotiate;

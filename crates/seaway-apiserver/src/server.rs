@@ -28,7 +28,7 @@ use crate::request::{Query, Target};
 use crate::rest::{self, Pages};
 use crate::store::{DiskError, Store};
 use crate::token::Tokens;
-use crate::{bootstrap, discovery};
+use crate::{bootstrap, discovery, expiry};
 
 /// Connections at a time; more wait.
 const MAX_CONNECTIONS: usize = 4096;
@@ -135,6 +135,7 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
         tokio::spawn(accept(app.clone(), listener, acceptor.clone(), connections.clone()));
     }
     tokio::spawn(bootstrap::keep(app.clone()));
+    tokio::spawn(expiry::keep(app.clone()));
     Ok(Server { addresses, pki, store, stop, connections })
 }
 

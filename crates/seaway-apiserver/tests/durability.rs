@@ -1,5 +1,7 @@
 //! A server that is killed while it writes has kept every write that it acknowledged.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where something fails")]
+
 mod common;
 
 use std::os::unix::process::ExitStatusExt as _;

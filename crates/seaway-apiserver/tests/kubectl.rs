@@ -1,5 +1,7 @@
 //! The real kubectl against the server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where something fails")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader};
@@ -151,6 +153,10 @@ fn refusals_in_the_apis_words() {
         ("create service clusterip web --tcp=80", "services \"web\" already exists"),
         ("create service clusterip 9A --tcp=80", "is invalid: metadata.name: Invalid value"),
         ("get pods --field-selector=a=b", "field label not supported: a"),
+        (
+            "delete namespace default",
+            "namespaces \"default\" is forbidden: this namespace may not be deleted",
+        ),
         ("logs deploy/none", "deployments.apps \"none\" not found"),
     ];
     for (arguments, text) in cases {

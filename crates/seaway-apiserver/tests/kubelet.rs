@@ -1,5 +1,7 @@
 //! Logs and exec are passed through to the pod's kubelet: here a small one that echoes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where something fails")]
+
 mod common;
 
 use std::net::IpAddr;

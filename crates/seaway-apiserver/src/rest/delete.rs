@@ -91,6 +91,10 @@ impl Options {
 pub(super) async fn delete(request: &Request, body: &[u8]) -> Result<Reply, StatusError> {
     let options = Options::of(request, body)?;
     let resource = request.resource();
+    let name = request.target.name.as_str();
+    if resource.is("", "Namespace") && IMMORTAL.contains(&name) {
+        return Err(StatusError::forbidden(resource, name, "this namespace may not be deleted"));
+    }
     let outcome = remove_object(&request.app, resource, &request.key(), &options).await?;
     let gone = match &outcome {
         Outcome::Deleted(object) if !answers_object(resource) => object,
@@ -99,6 +103,9 @@ pub(super) async fn delete(request: &Request, body: &[u8]) -> Result<Reply, Stat
     let status = status::deleted(resource, gone.name(), &gone.uid);
     Ok(value(200, &status, request.shape.plain()))
 }
+
+/// Namespaces that can't be deleted (admission plugin NamespaceLifecycle).
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// The kinds whose deletion answers with the object, as in the real API.
 fn answers_object(resource: &Resource) -> bool {
