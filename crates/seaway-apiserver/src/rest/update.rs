@@ -120,6 +120,10 @@ fn check_preconditions(
     Err(StatusError::stale(resource, name))
 }
 
+/// `copy` operations in one JSON patch, and what the object may have grown to after each: copies of copies double it.
+const MAX_COPIES: usize = 100;
+const MAX_PATCHED_BYTES: usize = 3 << 20;
+
 /// A patch of any of the understood types.
 #[derive(Debug)]
 pub(super) enum Patch {
@@ -175,17 +179,7 @@ impl Patch {
     /// The patched value.
     pub(super) fn apply(&self, resource: &Resource, old: &Value) -> Result<Value, StatusError> {
         match self {
-            Patch::Json(patch) => {
-                let mut new = old.clone();
-                json_patch::patch(&mut new, patch).map_err(|e| {
-                    StatusError::new(
-                        422,
-                        "Invalid",
-                        format!("the server rejected our request due to an error in our request: {e}"),
-                    )
-                })?;
-                Ok(new)
-            }
+            Patch::Json(patch) => apply_json(patch, old),
             Patch::Merge(patch) => Ok(patches::merge(old, patch)),
             Patch::Strategic(patch) => patches::strategic_merge(resource, old, patch).map_err(|e| match e {
                 PatchError::Malformed(message) => StatusError::bad_request(message),
@@ -195,6 +189,27 @@ impl Patch {
             }),
         }
     }
+}
+
+/// Applies a JSON patch (RFC 6902), all of it or nothing.
+fn apply_json(patch: &json_patch::Patch, old: &Value) -> Result<Value, StatusError> {
+    let refused = |why: &dyn std::fmt::Display| {
+        let message = format!("the server rejected our request due to an error in our request: {why}");
+        StatusError::new(422, "Invalid", message)
+    };
+    let mut new = old.clone();
+    let mut copies = 0;
+    for (at, operation) in patch.0.iter().enumerate() {
+        json_patch::patch(&mut new, std::slice::from_ref(operation))
+            .map_err(|e| refused(&format!("operation {at}: {}", e.kind)))?;
+        if matches!(operation, json_patch::PatchOperation::Copy(_)) {
+            copies += 1;
+            if copies > MAX_COPIES || new.to_string().len() > MAX_PATCHED_BYTES {
+                return Err(refused(&"it copies too much"));
+            }
+        }
+    }
+    Ok(new)
 }
 
 /// `PATCH` of an object or of a subresource of the same kind.
@@ -218,4 +233,24 @@ pub(super) async fn patch(request: &Request, body: &[u8]) -> Result<Reply, Statu
     let mut response = request.written(200, outcome);
     warn(&mut response, &warnings);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_patches_are_all_or_nothing_and_bounded() {
+        let patch = |value: Value| serde_json::from_value::<json_patch::Patch>(value).unwrap();
+        let old = json!({"data": {"a": "b"}});
+        let add = json!({"op": "add", "path": "/data/c", "value": 1});
+        let wrong = json!({"op": "test", "path": "/data/a", "value": "x"});
+        assert_eq!(apply_json(&patch(json!([add])), &old).unwrap()["data"]["c"], 1);
+        assert_eq!(apply_json(&patch(json!([add, wrong])), &old).unwrap_err().code, 422);
+        // Each copy doubles the object.
+        let doubling: Vec<Value> =
+            (0..40).map(|n| json!({"op": "copy", "from": "/data", "path": format!("/data/n{n}")})).collect();
+        assert_eq!(apply_json(&patch(doubling.into()), &old).unwrap_err().code, 422);
+    }
 }
