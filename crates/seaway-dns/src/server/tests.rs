@@ -39,7 +39,10 @@ async fn start(corefile: &str) -> Rig {
     let shared = Shared { metrics: metrics.clone(), clusters: Clusters::new(None, metrics), fatal: tell };
     let mut instance = instance(corefile, &shared).await;
     let mut listeners = Listeners::default();
-    listeners.apply(&instance.routes).await.unwrap();
+    // The TCP port of the same number as the UDP port that the kernel chose may be taken: then another one.
+    while let Err(error) = listeners.apply(&instance.routes).await {
+        assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse, "{error}");
+    }
     instance.listening();
     let address = listeners.addresses()[0];
     Rig { address, shared, fatal, listeners, instance }
@@ -97,9 +100,11 @@ struct Asked {
 /// An upstream on UDP and TCP: `N.many.example` has N addresses, `slow.example` is never answered, `refused.example` is
 /// refused, all else has one address.
 async fn upstream() -> (SocketAddr, Arc<Asked>) {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
+    let (udp, tcp, address) = loop {
+        if let Ok(bound) = bind((Ipv4Addr::LOCALHOST, 0).into()).await {
+            break bound;
+        }
+    };
     let asked = Arc::new(Asked::default());
     let by_tcp = asked.clone();
     tokio::spawn(async move {
