@@ -200,7 +200,24 @@ pub(crate) fn storage_kind(resource: &Resource) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use seaway_apis::resources;
+
+    proptest! {
+        #[test]
+        fn encoding_is_undone_by_decoding(text in ".*") {
+            prop_assert_eq!(decode(&encode(&text), true), text);
+        }
+
+        #[test]
+        fn any_path_and_query_is_understood_or_not(path in "/(api/v1|apis/apps/v1)(/[a-z%0-9]{0,12}){0,6}", query in ".{0,60}") {
+            let target = Target::parse(&path, resources());
+            let query = Query::parse(&query);
+            if let Some(target) = target {
+                prop_assert!(target.verb(&Method::GET, &query).is_some());
+            }
+        }
+    }
 
     #[test]
     fn paths() {
