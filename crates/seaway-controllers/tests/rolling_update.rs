@@ -1,6 +1,8 @@
 //! A rolling update as a whole: the decisions for Deployment and ReplicaSets taken in any order, with pods that come
 //! up, fail and go at any moment, stay within the bounds at every step and come to their end.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

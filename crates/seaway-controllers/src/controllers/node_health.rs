@@ -275,7 +275,7 @@ mod tests {
     fn taints_follow_conditions() {
         let both = |key| [(key, "NoSchedule"), (key, "NoExecute")];
         let other = ("mine", "NoSchedule");
-        let cases: [(&str, Vec<(&str, &str)>, Option<Vec<&str>>); 4] = [
+        let cases = [
             ("True", vec![other], None),
             ("Unknown", vec![other], Some(vec!["mine", UNREACHABLE, UNREACHABLE])),
             ("False", both(UNREACHABLE).to_vec(), Some(vec![NOT_READY, NOT_READY])),

@@ -226,11 +226,13 @@ mod tests {
     }
 
     fn deleted(plan: &Plan) -> Vec<&str> {
-        let name = |action| match action {
-            &Action::Delete(ref target, _) => Some(target.key.name.as_str()),
-            _ => None,
-        };
-        plan.pods.iter().filter_map(name).collect()
+        let mut names = Vec::new();
+        for action in &plan.pods {
+            if let Action::Delete(target, _) = action {
+                names.push(target.key.name.as_str());
+            }
+        }
+        names
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::TcpListener;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,7 @@ use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config as ClientConfig, Resource};
 use parking_lot::Mutex;
@@ -26,15 +28,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// The longest that anything is waited for. Nothing takes nearly as long on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a node may be silent here.
-const GRACE: Duration = Duration::from_secs(3);
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     /// Nodes whose kubelets are alive.
     pub(crate) alive: Arc<Mutex<BTreeMap<String, CancellationToken>>>,
-    _server: Server,
+    server: Option<Server>,
     _stop: DropGuard,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -43,17 +45,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = serve(ServerConfig {
-            data_dir: dir.path().join("data"),
-            cert_dir: dir.path().join("certs"),
-            advertise_address: address.ip(),
-            listeners: vec![listener],
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
-            node_ports: NodePorts::default(),
-            tls_sans: vec!["127.0.0.1".into()],
-        })
-        .await
-        .unwrap();
+        let server = start_server(dir.path(), listener).await;
         let url = format!("https://{address}");
         let kubeconfig = server.pki().kubeconfig(&url, "admin", &["system:masters"]).unwrap();
         let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
@@ -68,7 +60,7 @@ impl Cluster {
         };
         tokio::spawn(start(client.clone(), config, stop.clone()));
         let cluster =
-            Self { client, alive: Arc::default(), _server: server, _stop: stop.drop_guard(), _dir: dir };
+            Self { client, alive: Arc::default(), server: Some(server), _stop: stop.drop_guard(), dir };
         for node in nodes {
             cluster.start_kubelet(node).await;
         }
@@ -80,6 +72,16 @@ impl Cluster {
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), "default")
+    }
+
+    /// Takes the API server away for a while.
+    pub(crate) async fn interrupt(&mut self, while_away: impl Future<Output = ()>) {
+        let server = self.server.take().unwrap();
+        let address = server.addresses()[0];
+        server.shutdown().await;
+        while_away.await;
+        let listener = TcpListener::bind(address).unwrap();
+        self.server = Some(start_server(self.dir.path(), listener).await);
     }
 
     /// Starts a kubelet: its node is there and ready, and it renews its lease.
@@ -103,6 +105,19 @@ impl Cluster {
             stop.cancel();
         }
     }
+}
+
+async fn start_server(dir: &Path, listener: TcpListener) -> Server {
+    let config = ServerConfig {
+        data_dir: dir.join("data"),
+        cert_dir: dir.join("certs"),
+        advertise_address: listener.local_addr().unwrap().ip(),
+        listeners: vec![listener],
+        service_cidr: "10.96.0.0/12".parse().unwrap(),
+        node_ports: NodePorts::default(),
+        tls_sans: vec!["127.0.0.1".into()],
+    };
+    serve(config).await.unwrap()
 }
 
 async fn register(client: &Client, name: &str) {
@@ -133,9 +148,9 @@ async fn heartbeat(client: Client, name: String) {
 async fn run_pods(client: Client, name: String) {
     static NEXT: AtomicU32 = AtomicU32::new(2);
     let config = watcher::Config::default().fields(&format!("spec.nodeName={name}"));
-    let mut events = pin!(watcher(Api::<Pod>::all(client.clone()), config));
-    while let Ok(event) = events.try_next().await {
-        let Some(Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
+    let mut events = pin!(watcher(Api::<Pod>::all(client.clone()), config).default_backoff());
+    loop {
+        let Ok(Some(Event::Apply(pod) | Event::InitApply(pod))) = events.try_next().await else { continue };
         let pods = Api::<Pod>::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
         let pod_name = pod.metadata.name.as_deref().unwrap();
         if pod.metadata.deletion_timestamp.is_some() {
