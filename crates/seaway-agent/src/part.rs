@@ -57,7 +57,6 @@ pub(crate) async fn keep(
     loop {
         let mut queued = Instant::now();
         tokio::select! {
-            biased;
             update = updates.next() => {
                 queued = Instant::now();
                 begun = true;

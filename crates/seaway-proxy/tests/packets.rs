@@ -95,6 +95,19 @@ fn pods_and_node_reach_every_endpoint_and_each_sees_who_calls() {
 }
 
 #[test]
+fn an_endpoint_in_the_hosts_network_is_reached_by_all_and_by_itself() {
+    let mut topology = Topology::new();
+    let client = topology.add_pod("10.244.1.2");
+    let _server = Server::tcp(&topology.node, at(ip(NODE_IP)));
+    let mut cluster = Cluster::new();
+    cluster.set("host", VIP, Protocol::Tcp, &[ip(NODE_IP)]);
+    driver(&topology).sync(&cluster.plan).unwrap();
+    assert_eq!(ask_tcp(topology.pod(client), vip()).unwrap().0, ip(NODE_IP));
+    assert_eq!(ask_tcp(&topology.node, vip()).unwrap().0, ip(NODE_IP));
+    assert_eq!(ask_tcp(&topology.outside, at(ip(NODE_IP))).unwrap().1, ip(OUTSIDE));
+}
+
+#[test]
 fn what_leaves_the_pod_network_has_the_nodes_address() {
     let mut topology = Topology::new();
     let client = topology.add_pod("10.244.1.2");

@@ -232,7 +232,7 @@ fn idle_chains_stay_within_bounds() {
         driver.apply(&cluster.plan, &diff).unwrap();
     }
     let picks = read(&mut driver.nft).chains.keys().filter(|name| name.starts_with("pick_")).count();
-    assert!(picks <= 66, "{picks}");
+    assert!(picks <= 16 + 64 + 1, "{picks}");
     assert_eq!(driver.sync(&cluster.plan).unwrap().operations, 0);
 }
 

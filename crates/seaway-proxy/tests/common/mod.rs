@@ -1,4 +1,5 @@
 //! A node with pods in network namespaces, and a cluster to plan for.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
 use std::collections::BTreeMap;
@@ -216,7 +217,8 @@ impl Cluster {
         Self { snapshot: Snapshot::default(), plan: NodePlan { services: ServicePlan::new(NODE), egress } }
     }
 
-    /// Sets what the service at `vip` has for endpoints, all with port 8080; those in 10.244.1.0/24 are this node's.
+    /// Sets what the service at `vip` has for endpoints, all with port 8080; those in 10.244.1.0/24, and the node's own
+    /// address (of pods in the host's network), are this node's.
     pub(crate) fn set(
         &mut self,
         name: &str,
@@ -251,7 +253,7 @@ impl Cluster {
 }
 
 fn endpoint(address: IpAddr) -> Endpoint {
-    let local = net("10.244.1.0/24").contains(&address);
+    let local = net("10.244.1.0/24").contains(&address) || address == ip("192.0.2.1");
     Endpoint {
         addresses: vec![address],
         ready: true,
