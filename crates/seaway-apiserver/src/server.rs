@@ -39,7 +39,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// The largest head of a request.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
 /// What running requests get when the server stops.
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
