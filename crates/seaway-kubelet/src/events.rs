@@ -122,9 +122,13 @@ enum Verdict {
     Drop,
 }
 
+/// An event's object, the part of it, the reason and the message.
+type Key = (String, String, &'static str, String);
+
 #[derive(Default)]
 struct Correlator {
-    seen: HashMap<(String, String, &'static str, String), (String, i32, Instant)>,
+    /// The event's name, how often it happened, and when last.
+    seen: HashMap<Key, (String, i32, Instant)>,
     budgets: HashMap<String, (f64, Instant)>,
     made: u64,
 }

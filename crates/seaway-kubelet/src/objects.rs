@@ -49,7 +49,7 @@ impl Objects {
 
 #[derive(Default)]
 struct Services {
-    known: Mutex<BTreeMap<(String, String), Service>>,
+    known: Mutex<BTreeMap<Key, Service>>,
     ready: watch::Sender<bool>,
 }
 
@@ -79,7 +79,7 @@ impl Services {
     }
 }
 
-fn key<K: Resource>(object: &K) -> (String, String) {
+fn key<K: Resource>(object: &K) -> Key {
     let meta = object.meta();
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
@@ -105,10 +105,13 @@ impl<K> Drop for Entry<K> {
     }
 }
 
+/// Namespace and name.
+type Key = (String, String);
+
 /// Objects of one kind, watched one by one while somebody is interested.
 pub(crate) struct Cache<K> {
     client: Client,
-    entries: Mutex<HashMap<(String, String), Weak<Entry<K>>>>,
+    entries: Mutex<HashMap<Key, Weak<Entry<K>>>>,
 }
 
 /// An interest in one object; dropping the last one ends its watch.

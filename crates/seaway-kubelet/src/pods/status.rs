@@ -187,7 +187,7 @@ fn container_status(slot: &Slot) -> ContainerStatus {
         started: Some(slot.started()),
         restart_count: slot.restarts,
         state: Some(container_state(&slot.state)),
-        last_state: Some(slot.last.as_ref().map(|ended| terminated(ended)).unwrap_or_default()),
+        last_state: Some(slot.last.as_ref().map(terminated).unwrap_or_default()),
         ..ContainerStatus::default()
     }
 }

@@ -14,7 +14,7 @@ use seaway_net::sandbox::{self, Ns, Spec, Stdio};
 #[derive(clap::Parser)]
 enum Command {
     World(WorldArgs),
-    Kubelet(seaway_kubelet::KubeletArgs),
+    Kubelet(Box<seaway_kubelet::KubeletArgs>),
     Image(seaway_images::ImageArgs),
 }
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
                     .with_writer(std::io::stderr)
                     .with_env_filter("seaway_kubelet=debug")
                     .init();
-                seaway_kubelet::run(args)
+                seaway_kubelet::run(*args)
             }
             Command::Image(args) => seaway_images::run(args),
         },
