@@ -55,7 +55,7 @@ pub(crate) async fn keep(
     let mut generation = 0;
     let mut begun = false;
     loop {
-        let mut queued = Instant::now();
+        let queued;
         tokio::select! {
             update = updates.next() => {
                 queued = Instant::now();
@@ -67,13 +67,17 @@ pub(crate) async fn keep(
                 }
             }
             () = dirty.notified() => {
+                queued = Instant::now();
                 part.mark_dirty();
                 if !begun {
                     continue;
                 }
             }
-            () = pause(retry), if retry.is_some() => {}
-            () = pause(resync), if begun && resync.is_some() => part.mark_dirty(),
+            () = pause(retry), if retry.is_some() => queued = Instant::now(),
+            () = pause(resync), if begun && resync.is_some() => {
+                queued = Instant::now();
+                part.mark_dirty();
+            }
         }
         shared.with_part(name, |status| status.begin());
         let task = tokio::task::spawn_blocking(move || {
