@@ -1,6 +1,6 @@
 //! The `v4.channel.k8s.io` and `v5.channel.k8s.io` WebSocket protocols: a message's first byte is its channel.
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use seaway_net::sandbox::WindowSize;
 use serde::Deserialize;
@@ -101,8 +101,9 @@ impl Outcome {
 pub(super) async fn finish(mut socket: WebSocket, outcome: &Outcome) {
     let status = outcome.status().to_string();
     if socket.send(framed(ERROR, status.as_bytes())).await.is_ok() {
-        // A client that is gone needs no good-bye.
-        let _ = socket.send(Message::Close(None)).await;
+        // kubectl takes any other leave than a normal one for an error. A client that is gone needs no good-bye.
+        let leave = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::from_static("") };
+        let _ = socket.send(Message::Close(Some(leave))).await;
         // Its own leave comes after it has read everything.
         let patience = std::time::Duration::from_secs(2);
         let _ =
