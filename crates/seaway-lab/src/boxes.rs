@@ -144,7 +144,8 @@ impl Boxes<'_> {
         spec.reaper = true;
         self.bind(&mut spec, self.paths.node_disk(&node.name), "/var/lib");
         if let Some(root) = &mut spec.root {
-            root.mounts.push(Mount::Tmpfs { target: "/opt".into(), mode: 0o755, size_bytes: None });
+            // What the agent would install there; it finds that it is there already and copies nothing.
+            root.mounts.push(Mount::SelfExe { target: "/opt/cni/bin/seaway".into() });
         }
         add_file(&mut spec, "/etc/kube-flannel/net-conf.json".into(), system::net_conf(self.design));
         for (path, contents) in &files.files {

@@ -113,7 +113,7 @@ fn start(design: &Design, paths: &Paths, display: &mut Display) -> anyhow::Resul
     let port = listener.local_addr()?.port();
     let task = credentials(design, paths, port, listener.as_raw_fd())?;
 
-    let mut spec = Spec::new("supervisor", vec![own_binary()?, "lab".into(), "supervisor".into()]);
+    let mut spec = Spec::new("supervisor", vec![own_binary(paths)?, "lab".into(), "supervisor".into()]);
     spec.net = Ns::New;
     spec.mount = Ns::New;
     spec.pid = Ns::New;
@@ -181,9 +181,16 @@ fn node_files(pki: &Pki, server: &str, node: &NodePlan) -> anyhow::Result<NodeFi
     })
 }
 
-fn own_binary() -> anyhow::Result<String> {
-    let path = std::env::current_exe().context("cannot find the seaway binary")?;
-    path.into_os_string()
+/// This binary under a name of the lab's own, so that a rebuild does not change a lab that runs.
+fn own_binary(paths: &Paths) -> anyhow::Result<String> {
+    let binary = std::env::current_exe().context("cannot find the seaway binary")?;
+    let ours = paths.state.join("seaway");
+    // On another file system there are no hard links.
+    if std::fs::hard_link(&binary, &ours).is_err() {
+        std::fs::copy("/proc/self/exe", &ours)
+            .with_context(|| format!("cannot copy this binary to {}", ours.display()))?;
+    }
+    ours.into_os_string()
         .into_string()
         .map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.to_string_lossy()))
 }
@@ -205,11 +212,13 @@ async fn settle(
 ) -> anyhow::Result<()> {
     let client = ready::client(&paths.admin_kubeconfig()).await?;
     display.done("API server");
-    let system: Vec<_> =
-        system::objects(&state.design).into_iter().map(|o| (PathBuf::from("kube-system"), o)).collect();
-    manifests::apply(&client, &system).await?;
+    let system = |objects: Vec<_>| -> Vec<_> {
+        objects.into_iter().map(|object| (PathBuf::from("kube-system"), object)).collect()
+    };
+    manifests::apply(&client, &system(system::objects(&state.design))).await?;
     ready::nodes(&client, &state.design.cloud.nodes).await?;
     display.done("nodes ready");
+    manifests::apply(&client, &system(system::workloads())).await?;
     ready::deployment(&client, "kube-system", "coredns").await?;
     display.done("cluster DNS");
     if !manifests.objects.is_empty() {

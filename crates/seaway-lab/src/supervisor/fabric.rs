@@ -5,11 +5,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net};
 use seaway_net::netns::NetNs;
 use seaway_net::rtnl::{Route, Rtnl, Scope};
+
+/// How long the kernel may take until packets get out of a new interface.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A switch of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,8 @@ impl Fabric {
                 inside.add_address(link.index, IpNet::new(IpAddr::V4(*address), *length)?)?;
             }
             inside.set_up(link.index)?;
+            let carries = inside.await_operational(link.index, PATIENCE)?;
+            anyhow::ensure!(carries, "no packets get out after {} s", PATIENCE.as_secs());
             Ok(())
         })?
     }
