@@ -1,5 +1,7 @@
 //! Services under a steady load of requests while endpoints, agents and nodes come and go.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 mod common;
 
 use std::process::Command;
@@ -135,7 +137,9 @@ fn synced(lab: &Lab, node: &str) -> bool {
         &["curl", "-s", "--unix-socket", "/run/seaway/agent.sock", "http://agent/v1/status"],
     );
     let Ok(status) = serde_json::from_slice::<serde_json::Value>(&answer.stdout) else { return false };
-    status["synced"] == true
+    let parts = status["parts"].as_object().unwrap();
+    status["api"]["synced"] == true
+        && parts.values().all(|part| part["pending"] == false && part["lastSync"].is_string())
 }
 
 /// `ip monitor` on a node, of what an agent could change.

@@ -1,5 +1,7 @@
 //! What the project's first documents show of a cluster, asked of a lab with the same commands.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 mod common;
 
 use std::io::{BufRead, BufReader};

@@ -138,6 +138,11 @@ fn make(rtnl: &mut Rtnl, change: &Change) -> Result<(), OverlayError> {
             };
             let (mac, mtu) = (Some(device.mac.0), Some(device.mtu));
             rtnl.add_vxlan(&VxlanSpec { name: device.name.clone(), settings, mac, mtu })?;
+            if device.local.is_ipv4() {
+                // IN6_ADDR_GEN_MODE_NONE (linux/if_link.h): an IPv4 tunnel has no use for a link-local address and what the
+                // kernel sends to defend it. A kernel without IPv6 has no such parameter.
+                let _ = sysctl::set(&format!("net/ipv6/conf/{}/addr_gen_mode", device.name), "1");
+            }
         }
         Change::SetMtu { device, mtu } => {
             let index = index(rtnl, device)?;

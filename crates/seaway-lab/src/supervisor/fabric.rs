@@ -11,6 +11,7 @@ use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net};
 use seaway_net::netns::NetNs;
 use seaway_net::rtnl::{Route, Rtnl, Scope};
+use seaway_net::sysctl;
 
 /// How long the kernel may take until packets get out of a new interface.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,6 +76,8 @@ impl Fabric {
     /// Makes a namespace for the box `name`, with interfaces on the switches.
     pub(super) fn attach(&self, name: &str, attachments: &[Attachment]) -> anyhow::Result<NetNs> {
         let netns = NetNs::new().with_context(|| format!("{name}: cannot make a network namespace"))?;
+        // Addresses of a lab are unique by construction: waiting to see whether they are would only delay them (RFC 4862, 5.4).
+        netns.run(|| sysctl::set("net/ipv6/conf/default/accept_dad", "0"))??;
         let mut rtnl = Rtnl::open()?;
         for attachment in attachments {
             self.plug(&mut rtnl, &netns, attachment)

@@ -11,15 +11,15 @@ use seaway_net::netns::NetNs;
 
 /// One request.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// When it was begun.
-    pub begun: Instant,
+    pub(crate) begun: Instant,
     /// The name of the pod that answered, or why none did.
-    pub answer: Result<String, String>,
+    pub(crate) answer: Result<String, String>,
 }
 
 /// A load that runs until it is stopped.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<Mutex<Vec<Request>>>,
     threads: Vec<JoinHandle<()>>,
@@ -27,7 +27,7 @@ pub struct Load {
 
 impl Load {
     /// Sends requests from the network namespace of process `pid`, four at a time with `pause` between them.
-    pub fn start(pid: i32, server: SocketAddr, path: &'static str, pause: Duration) -> Self {
+    pub(crate) fn start(pid: i32, server: SocketAddr, path: &'static str, pause: Duration) -> Self {
         let netns = NetNs::of_process(pid).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(Mutex::new(Vec::new()));
@@ -49,12 +49,12 @@ impl Load {
     }
 
     /// How many requests were answered or failed so far.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.done.lock().unwrap().len()
     }
 
     /// Ends it and gives all requests.
-    pub fn stop(self) -> Vec<Request> {
+    pub(crate) fn stop(self) -> Vec<Request> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();
@@ -66,7 +66,7 @@ impl Load {
 }
 
 /// The requests that failed, with when since the first and why.
-pub fn failures(requests: &[Request]) -> Vec<String> {
+pub(crate) fn failures(requests: &[Request]) -> Vec<String> {
     let first = requests.iter().map(|request| request.begun).min();
     let describe = |request: &Request| {
         let since = first.map(|first| request.begun - first).unwrap_or_default();
@@ -76,7 +76,7 @@ pub fn failures(requests: &[Request]) -> Vec<String> {
 }
 
 /// One request on a new connection; the body of the answer.
-pub fn request(server: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(crate) fn request(server: SocketAddr, path: &str) -> std::io::Result<String> {
     let timeout = Duration::from_secs(3);
     let mut stream = TcpStream::connect_timeout(&server, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
@@ -91,6 +91,6 @@ pub fn request(server: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 /// An address from text and a port.
-pub fn address(ip: &str, port: u16) -> SocketAddr {
+pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port)
 }

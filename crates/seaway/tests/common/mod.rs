@@ -1,8 +1,9 @@
 //! A lab for a test: brought up when made, down when dropped.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "these are tests, though clippy sees no test function around them")]
 
-pub mod load;
+pub(crate) mod load;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -11,17 +12,17 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The binary under test.
-pub const SEAWAY: &str = env!("CARGO_BIN_EXE_seaway");
+pub(crate) const SEAWAY: &str = env!("CARGO_BIN_EXE_seaway");
 
 /// A lab of the test's own.
-pub struct Lab {
-    pub name: String,
+pub(crate) struct Lab {
+    pub(crate) name: String,
     kubeconfig: PathBuf,
 }
 
 impl Lab {
     /// Brings a lab up, with more arguments for `lab up`.
-    pub fn up(name: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn up(name: &str, arguments: &[&str]) -> Self {
         let name = format!("test-{name}-{}", std::process::id());
         let mut lab = Self { name, kubeconfig: PathBuf::new() };
         lab.start(arguments);
@@ -29,7 +30,7 @@ impl Lab {
     }
 
     /// Brings it up (again).
-    pub fn start(&mut self, arguments: &[&str]) {
+    pub(crate) fn start(&mut self, arguments: &[&str]) {
         let up =
             Command::new(SEAWAY).args(["lab", "up", "--name", &self.name]).args(arguments).output().unwrap();
         assert!(up.status.success(), "lab up: {}", String::from_utf8_lossy(&up.stderr));
@@ -37,17 +38,17 @@ impl Lab {
     }
 
     /// `seaway lab ARGUMENTS --name …`; what it prints. It must succeed.
-    pub fn seaway(&self, arguments: &[&str]) -> String {
+    pub(crate) fn seaway(&self, arguments: &[&str]) -> String {
         checked(Command::new(SEAWAY).env("SEAWAY_LAB", &self.name).arg("lab").args(arguments))
     }
 
     /// `seaway lab status -o json`.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         serde_json::from_str(&self.seaway(&["status", "-o", "json"])).unwrap()
     }
 
     /// The host's pid of a process of the lab, by what `lab status` calls it.
-    pub fn pid(&self, what: &str) -> i32 {
+    pub(crate) fn pid(&self, what: &str) -> i32 {
         let status = self.status();
         let processes = status["processes"].as_array().unwrap();
         let found = processes
@@ -58,20 +59,20 @@ impl Lab {
     }
 
     /// A program somewhere in the lab; what it prints. It must succeed.
-    pub fn exec(&self, target: &str, command: &[&str]) -> String {
+    pub(crate) fn exec(&self, target: &str, command: &[&str]) -> String {
         let mut arguments = vec!["exec", target, "--"];
         arguments.extend(command);
         self.seaway(&arguments)
     }
 
     /// A program somewhere in the lab, however it ends.
-    pub fn try_exec(&self, target: &str, command: &[&str]) -> Output {
+    pub(crate) fn try_exec(&self, target: &str, command: &[&str]) -> Output {
         let mut lab = Command::new(SEAWAY);
         lab.args(["lab", "exec", "--name", &self.name, target, "--"]).args(command).output().unwrap()
     }
 
     /// A `kubectl` command.
-    pub fn kubectl_command(&self) -> Command {
+    pub(crate) fn kubectl_command(&self) -> Command {
         let mut kubectl = Command::new("kubectl");
         // Its caches of discovery must be this lab's.
         kubectl
@@ -81,12 +82,12 @@ impl Lab {
     }
 
     /// `kubectl ARGUMENTS`; what it prints. It must succeed.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         checked(self.kubectl_command().args(arguments))
     }
 
     /// Applies manifests.
-    pub fn apply(&self, manifests: &str) {
+    pub(crate) fn apply(&self, manifests: &str) {
         use std::io::Write;
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(manifests.as_bytes()).unwrap();
@@ -94,7 +95,7 @@ impl Lab {
     }
 
     /// The first pod that has these labels.
-    pub fn pod(&self, selector: &str) -> String {
+    pub(crate) fn pod(&self, selector: &str) -> String {
         self.kubectl(&["get", "pods", "-l", selector, "-o", "jsonpath={.items[0].metadata.name}"])
     }
 }
@@ -116,7 +117,7 @@ impl Drop for Lab {
 }
 
 /// Runs a command that must succeed; what it prints.
-pub fn checked(command: &mut Command) -> String {
+pub(crate) fn checked(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
@@ -129,7 +130,7 @@ pub fn checked(command: &mut Command) -> String {
 }
 
 /// Waits until `condition` gives something, at most half a minute.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(result) = condition() {
