@@ -90,6 +90,8 @@ impl Fabric {
     }
 
     fn plug(&self, rtnl: &mut Rtnl, netns: &NetNs, attachment: &Attachment) -> anyhow::Result<()> {
+        // The kernel takes a namespace down some time after its last user is gone; until then a box's earlier cable is there.
+        rtnl.delete_link_by_name(&attachment.port)?;
         rtnl.add_veth(&attachment.port, attachment.interface, Some(netns), Some(self.mtu))?;
         let port = rtnl.link_by_name(&attachment.port)?.context("the cable is gone")?;
         let switch = rtnl.link_by_name(attachment.switch.name())?.context("the switch is gone")?;

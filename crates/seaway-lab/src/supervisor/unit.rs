@@ -63,11 +63,11 @@ impl Unit {
         loop {
             let started = Instant::now();
             let code = running.wait();
-            self.alive.store(false, Ordering::Release);
             tracing::warn!(label = spec.label, ?code, "ended");
-            if let Some(gone) = self.gone.lock().take() {
-                gone();
-            }
+            // Before it counts as ended: who waits for that may start its successor at once.
+            self.do_when_gone();
+            self.alive.store(false, Ordering::Release);
+            self.do_when_gone();
             if restart == Restart::Never {
                 return;
             }
@@ -97,10 +97,15 @@ impl Unit {
     pub(super) fn when_gone(&self, f: impl FnOnce() + Send + 'static) {
         *self.gone.lock() = Some(Box::new(f));
         // It may have ended before it was told what to do then.
-        if !self.is_alive()
-            && let Some(f) = self.gone.lock().take()
-        {
-            f();
+        if !self.is_alive() {
+            self.do_when_gone();
+        }
+    }
+
+    fn do_when_gone(&self) {
+        let gone = self.gone.lock().take();
+        if let Some(gone) = gone {
+            gone();
         }
     }
 
