@@ -1,7 +1,5 @@
 //! What can go wrong on the way to the API server.
 
-use std::path::PathBuf;
-
 /// An operation of a controller that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,14 +24,6 @@ pub enum Error {
         name: String,
         /// The encoder's error.
         source: serde_json::Error,
-    },
-    /// The kubeconfig could not be read or used.
-    #[error("kubeconfig {}: {reason}; give --kubeconfig FILE with a reachable server", path.display())]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
     },
     /// A flag has a value that cannot be used.
     #[error("{flag}: {reason}")]

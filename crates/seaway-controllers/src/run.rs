@@ -2,7 +2,6 @@
 
 mod workers;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,6 @@ use std::time::Duration;
 use base64::Engine;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Client, Config as ClientConfig};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +19,6 @@ use crate::cluster::Cluster;
 use crate::controllers::garbage::{self, Kinds};
 use crate::controllers::namespace::ROOT_CA;
 use crate::controllers::node_cidr::Pool;
-use crate::error::Error;
 use crate::execute::Executor;
 use crate::object::{Kind, with_watched_kinds};
 use crate::watch::pump;
@@ -50,14 +47,14 @@ pub fn run(args: ControllersArgs) -> anyhow::Result<ExitCode> {
     let pools = Pool::all(&args.cluster_cidr, args.node_cidr_mask_size, args.node_cidr_mask_size_ipv6)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let client_config = client_config(args.kubeconfig.as_deref()).await?;
+        let client_config = seaway_kube::configuration(args.kubeconfig.as_deref()).await?;
         let config = Config {
             pools,
             grace: args.node_monitor_grace_period,
             period: args.node_monitor_period,
             root_ca: root_ca(&client_config),
         };
-        let client = Client::try_from(client_config)?;
+        let client = seaway_kube::client(client_config)?;
         let stop = CancellationToken::new();
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let signalled = async {
@@ -71,20 +68,6 @@ pub fn run(args: ControllersArgs) -> anyhow::Result<ExitCode> {
         info!("controllers end");
         Ok(ExitCode::SUCCESS)
     })
-}
-
-async fn client_config(kubeconfig: Option<&Path>) -> Result<ClientConfig, Error> {
-    let failed = |path: PathBuf| move |reason: String| Error::Kubeconfig { path, reason };
-    match kubeconfig {
-        Some(path) => {
-            let read = Kubeconfig::read_from(path).map_err(|e| failed(path.into())(e.to_string()))?;
-            let options = KubeConfigOptions::default();
-            let loaded = ClientConfig::from_custom_kubeconfig(read, &options).await;
-            loaded.map_err(|e| failed(path.into())(e.to_string()))
-        }
-        None => ClientConfig::incluster()
-            .map_err(|e| failed("/var/run/secrets/kubernetes.io/serviceaccount".into())(e.to_string())),
-    }
 }
 
 /// The certificate authority of a client configuration, in PEM (RFC 7468).

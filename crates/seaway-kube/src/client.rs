@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::Client;
 use kube::client::{Body, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use tower::ServiceBuilder;
 
 /// How long a connection may take to come up.
@@ -43,21 +43,28 @@ pub enum ConnectError {
 /// # Errors
 /// The file or the account cannot be read, or has certificates or credentials that cannot be used.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let config = match kubeconfig {
-        None => kube::Config::incluster()?,
-        Some(path) => {
-            let problem = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
-            let file = Kubeconfig::read_from(path).map_err(problem)?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .map_err(problem)?
-        }
-    };
-    Ok(client(config)?)
+    Ok(client(configuration(kubeconfig).await?)?)
 }
 
+/// Where the API server is and how to show who we are, from a kubeconfig file, or from the pod's service account where
+/// `kubeconfig` is `None`.
+///
+/// # Errors
+/// The file or the account cannot be read or used.
+pub async fn configuration(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
+    let Some(path) = kubeconfig else { return Ok(Config::incluster()?) };
+    let problem = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
+    let file = Kubeconfig::read_from(path).map_err(problem)?;
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(problem)
+}
+
+/// A client by a configuration; proxies of the environment are not used.
+///
 /// kube's own constructor leaves keep-alive off: a server whose machine is gone would be noticed after minutes.
-fn client(config: kube::Config) -> kube::Result<Client> {
+///
+/// # Errors
+/// Certificates, keys or credentials cannot be used.
+pub fn client(config: Config) -> kube::Result<Client> {
     // Whoever set a provider first wins; ours is the one that all of the workspace is built with.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut tcp = HttpConnector::new();

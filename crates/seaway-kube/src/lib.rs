@@ -12,7 +12,7 @@ mod reflect;
 mod source;
 mod store;
 
-pub use client::{ConnectError, connect};
+pub use client::{ConnectError, client, configuration, connect};
 pub use convert::{
     Convert, convert_endpoint_slice, convert_namespace, convert_node, convert_pod, convert_service,
 };

@@ -28,9 +28,7 @@ mod volumes;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::KubeletArgs;
@@ -42,7 +40,7 @@ pub fn run(args: KubeletArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let client = client(&args).await?;
+        let client = seaway_kube::connect(args.kubeconfig.as_deref()).await?;
         tokio::select! {
             result = serve(args, client) => result.map(|()| ExitCode::SUCCESS),
             _ = terminate.recv() => Ok(ExitCode::SUCCESS),
@@ -60,16 +58,4 @@ async fn serve(args: KubeletArgs, client: Client) -> anyhow::Result<()> {
     pods::clean_up(&kubelet).await;
     pods::run(kubelet).await;
     Ok(())
-}
-
-async fn client(args: &KubeletArgs) -> anyhow::Result<Client> {
-    let config = match &args.kubeconfig {
-        None => Config::infer().await.context("finding the API server")?,
-        Some(file) => {
-            let read = Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))?;
-            let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-            config.with_context(|| format!("kubeconfig {}", file.display()))?
-        }
-    };
-    Ok(Client::try_from(config)?)
 }

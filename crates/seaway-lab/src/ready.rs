@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Node;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{Condition, await_condition};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 
 use crate::addresses::NodePlan;
 
@@ -17,20 +16,11 @@ const RETRY: Duration = Duration::from_millis(10);
 
 /// A client of the API server, when that answers.
 pub(crate) async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
-    let client = connect(kubeconfig).await?;
+    let client = seaway_kube::connect(Some(kubeconfig)).await?;
     while client.apiserver_version().await.is_err() {
         tokio::time::sleep(RETRY).await;
     }
     Ok(client)
-}
-
-/// A client by the lab's kubeconfig, whatever the caller's environment says of proxies and contexts.
-pub(crate) async fn connect(kubeconfig: &Path) -> anyhow::Result<Client> {
-    let file =
-        Kubeconfig::read_from(kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    config.proxy_url = None;
-    Ok(Client::try_from(config)?)
 }
 
 /// Waits until all nodes are Ready.

@@ -13,7 +13,6 @@ use crate::addresses::CloudPlan;
 use crate::boxes;
 use crate::command::Output;
 use crate::paths::{self, Paths};
-use crate::ready;
 use crate::state::LabState;
 
 /// What `-o json` prints.
@@ -131,7 +130,7 @@ fn processes(state: &LabState) -> anyhow::Result<Vec<ProcessStatus>> {
 }
 
 async fn list_objects(paths: &Paths, state: &LabState) -> anyhow::Result<(Vec<NodeStatus>, Vec<PodStatus>)> {
-    let client = ready::connect(&paths.admin_kubeconfig()).await?;
+    let client = seaway_kube::connect(Some(&paths.admin_kubeconfig())).await?;
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
     let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?;
     let nodes = nodes.iter().map(|node| node_status(node, &state.design.cloud)).collect();

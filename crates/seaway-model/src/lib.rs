@@ -21,8 +21,8 @@ pub use objects::{
     ServiceType, TargetRef, TrafficPolicy,
 };
 pub use overlay::{
-    MacAddr, NetConf, NetConfError, OverlayBackend, OverlayForward, OverlayNeighbor, OverlayPlan, OverlayRoute,
-    Underlay, VxlanDevice, stable_hash,
+    MacAddr, NetConf, NetConfError, OverlayBackend, OverlayForward, OverlayNeighbor, OverlayPlan,
+    OverlayRoute, Underlay, VxlanDevice, stable_hash,
 };
 pub use problem::{ObjectRef, Problem};
 pub use service_plan::{Backend, PlanDiff, PortChange, PortPlan, ServiceAddress, ServicePlan, SetChange};
