@@ -3,6 +3,8 @@
 //! One lab has VXLAN between the nodes and NAT gateways with several addresses, the other routes on one network, a public
 //! address for each node, and networks of its own choice. Both have to do the same but for what their lab file says.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 mod common;
 
 use std::collections::BTreeSet;
