@@ -24,12 +24,12 @@ const BETWEEN: Duration = Duration::from_millis(700);
 enum Seen {
     /// Our table is gone, or nobody knows.
     Gone,
-    /// Somebody's transaction, of any table.
+    /// Somebody's transaction that has changed our tables.
     Generation(u32),
 }
 
 /// Wakes `dirty` when someone else may have changed our tables: at once when one was deleted, within a second when
-/// there was any transaction that is not the driver's own.
+/// a transaction changed them that is not the driver's own.
 pub(crate) fn watch_tables(
     own: Arc<OwnCommits>,
     dirty: Arc<Notify>,
@@ -37,6 +37,7 @@ pub(crate) fn watch_tables(
     let mut monitor = Monitor::open().context("watch nf_tables")?;
     let (tell, seen) = mpsc::unbounded_channel();
     let watch = move || {
+        let mut ours = false;
         loop {
             let changes = monitor.next_changes().unwrap_or_else(|error| {
                 tracing::warn!(%error, "cannot watch nf_tables; trying again");
@@ -46,8 +47,15 @@ pub(crate) fn watch_tables(
             for change in changes {
                 let seen = match change {
                     Change::TableDeleted(table) if table.name == TABLE => Seen::Gone,
-                    Change::TableDeleted(_) => continue,
-                    Change::Generation(generation) => Seen::Generation(generation),
+                    Change::TableChanged(table) if table.name == TABLE => {
+                        ours = true;
+                        continue;
+                    }
+                    Change::TableDeleted(_) | Change::TableChanged(_) => continue,
+                    Change::Generation(generation) if std::mem::take(&mut ours) => {
+                        Seen::Generation(generation)
+                    }
+                    Change::Generation(_) => continue,
                     Change::Lost => Seen::Gone,
                 };
                 if tell.send(seen).is_err() {
@@ -79,7 +87,7 @@ async fn judge(mut seen: mpsc::UnboundedReceiver<Seen>, own: Arc<OwnCommits>, di
         }
         tokio::time::sleep(SETTLE).await;
         if generations.iter().any(|generation| !own.contains(*generation)) {
-            tracing::debug!("someone else changed nf_tables; looking whether our tables are as they were");
+            tracing::debug!("someone else changed our tables; looking whether they are as they were");
             dirty.notify_one();
             tokio::time::sleep(BETWEEN).await;
         }

@@ -6,13 +6,15 @@ use super::decode;
 use super::error::NftError;
 use super::table::{Family, TableId};
 use super::uapi::{GEN_ID, GROUP_NFTABLES, SUBSYSTEM, message, table};
-use crate::netlink::{Message, NetlinkError, Protocol, Socket};
+use crate::netlink::{Attribute, Message, NetlinkError, Protocol, Socket};
 
 /// A change of the ruleset, by whomever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A table was deleted, be it by name or with the whole ruleset.
     TableDeleted(TableId),
+    /// Something in a table changed, or the table itself; told once for changes of one table that come together.
+    TableChanged(TableId),
     /// A transaction is complete; comes after the changes that were part of it. Carries the new generation, which
     /// [`Nft::generation`](super::Nft::generation) gives too: a transaction of one's own can be told by it.
     Generation(u32),
@@ -20,10 +22,7 @@ pub enum Change {
     Lost,
 }
 
-/// Watches the ruleset of a network namespace.
-///
-/// Deleting a table's contents (`nft flush table`) shows as a generation alone, as any change of another table does:
-/// read the table when a generation comes that is not one's own.
+/// Watches the ruleset of a network namespace, except elements that packets add and timeouts remove.
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
@@ -47,7 +46,11 @@ impl Monitor {
             };
             let mut changes = Vec::new();
             for message in messages {
-                changes.extend(decode_change(&message?)?);
+                let change = decode_change(&message?)?;
+                // Ten thousand elements of one set are one thing to tell.
+                if change.is_some() && changes.last() != change.as_ref() {
+                    changes.extend(change);
+                }
             }
             if !changes.is_empty() {
                 return Ok(changes);
@@ -68,33 +71,44 @@ impl AsFd for Monitor {
 }
 
 fn decode_change(received: &Message<'_>) -> Result<Option<Change>, NetlinkError> {
-    const DELTABLE: u16 = SUBSYSTEM << 8 | message::DELTABLE;
-    const NEWGEN: u16 = SUBSYSTEM << 8 | message::NEWGEN;
-    match received.kind {
-        DELTABLE => {
-            let family = match received.payload.first() {
-                Some(1) => Family::Inet,
-                Some(2) => Family::Ip,
-                Some(10) => Family::Ip6,
-                _ => return Ok(None),
-            };
-            for attribute in decode::attributes(received.payload) {
-                let attribute = attribute?;
-                if attribute.kind == table::NAME {
-                    return Ok(Some(Change::TableDeleted(TableId::new(family, attribute.string()?))));
-                }
-            }
-            Ok(None)
-        }
-        NEWGEN => {
-            for attribute in decode::attributes(received.payload) {
-                let attribute = attribute?;
-                if attribute.kind == GEN_ID {
-                    return Ok(Some(Change::Generation(attribute.be32()?)));
-                }
-            }
-            Ok(None)
-        }
-        _ => Ok(None),
+    if received.kind >> 8 != SUBSYSTEM {
+        return Ok(None);
     }
+    match received.kind & 0xff {
+        message::NEWGEN => {
+            let generation = attribute(received, GEN_ID)?;
+            Ok(generation.map(|attribute| attribute.be32()).transpose()?.map(Change::Generation))
+        }
+        kind => {
+            let Some(table) = table_of(received)? else { return Ok(None) };
+            Ok(Some(match kind {
+                message::DELTABLE => Change::TableDeleted(table),
+                _ => Change::TableChanged(table),
+            }))
+        }
+    }
+}
+
+/// The table that a message is about. Its name is the first kind of attribute of every object's messages:
+/// NFTA_{TABLE_NAME,CHAIN_TABLE,RULE_TABLE,SET_TABLE,SET_ELEM_LIST_TABLE,OBJ_TABLE,FLOWTABLE_TABLE} are all 1.
+fn table_of(received: &Message<'_>) -> Result<Option<TableId>, NetlinkError> {
+    let family = match received.payload.first() {
+        Some(1) => Family::Inet,
+        Some(2) => Family::Ip,
+        Some(10) => Family::Ip6,
+        _ => return Ok(None),
+    };
+    let name = attribute(received, table::NAME)?;
+    Ok(name.map(|name| name.string()).transpose()?.map(|name| TableId::new(family, name)))
+}
+
+/// The first attribute of a kind.
+fn attribute<'a>(received: &Message<'a>, kind: u16) -> Result<Option<Attribute<'a>>, NetlinkError> {
+    for attribute in decode::attributes(received.payload) {
+        let attribute = attribute?;
+        if attribute.kind == kind {
+            return Ok(Some(attribute));
+        }
+    }
+    Ok(None)
 }

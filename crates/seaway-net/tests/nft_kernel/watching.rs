@@ -22,6 +22,19 @@ fn a_flushed_ruleset_is_noticed() {
             seen.extend(monitor.next_changes().unwrap());
         }
         assert!(!seen.contains(&Change::TableDeleted(table.id.clone())), "{seen:?}");
+        assert!(seen.contains(&Change::TableChanged(table.id.clone())), "{seen:?}");
+
+        load(
+            "add table ip other; add set ip other s { type ipv4_addr; }; add element ip other s { 192.0.2.1 }",
+        );
+        let other = TableId::new(Family::Ip, "other");
+        let mut seen = Vec::new();
+        while !matches!(seen.last(), Some(Change::Generation(_))) {
+            seen.extend(monitor.next_changes().unwrap());
+        }
+        seen.pop();
+        let others = |change: &Change| *change == Change::TableChanged(other.clone());
+        assert!(!seen.is_empty() && seen.iter().all(others), "a change tells whose it is: {seen:?}");
 
         load("flush ruleset");
         let mut seen = Vec::new();
