@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy sees no test function around them")]
 
 pub(crate) mod load;
+pub(crate) mod questions;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
