@@ -41,7 +41,9 @@ pub(crate) fn answer(app: &Arc<App>, request: &http::Request<Incoming>) -> Resul
         ["apis", group] => discovery::api_group(app.registry, group),
         ["apis", group, version] => discovery::api_resource_list(app.registry, group, version),
         ["openapi", ..] => {
-            // kubectl falls back to the protobuf form of v2 where v3 is missing; there is only JSON here.
+            if parts.as_slice() == ["openapi", "v2"] && takes_protobuf(request) {
+                return Ok(reply(200, openapi::V2_PROTOBUF, full(openapi::v2_protobuf(app.registry))));
+            }
             Accepted::of(request.headers())?;
             return schema(app, &parts);
         }
@@ -68,6 +70,14 @@ fn root(app: &App, core: bool, request: &http::Request<Incoming>) -> Result<Repl
         (_, false) => discovery::api_group_list(app.registry),
     };
     Ok(value(200, &document, accepted))
+}
+
+/// Go clients ask for the v2 document in protobuf alone.
+fn takes_protobuf(request: &http::Request<Incoming>) -> bool {
+    let accept = request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| {
+        accept.contains(openapi::V2_PROTOBUF) || accept.contains(openapi::ASKED_V2_PROTOBUF)
+    })
 }
 
 fn schema(app: &App, parts: &[&str]) -> Result<Reply, StatusError> {

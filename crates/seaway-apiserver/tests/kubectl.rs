@@ -83,6 +83,18 @@ fn apply_get_patch_delete() {
 }
 
 #[test]
+fn lists_are_applied() {
+    let server = TestServer::start();
+    let list = r#"{"apiVersion":"v1","kind":"List","items":[
+        {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}},
+        {"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"replicas":0,
+            "selector":{"matchLabels":{"a":"b"}},
+            "template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"nginx"}]}}}}]}"#;
+    assert_eq!(server.apply(list), "configmap/a created\ndeployment.apps/d created\n");
+    assert_eq!(server.apply(list), "configmap/a unchanged\ndeployment.apps/d unchanged\n");
+}
+
+#[test]
 fn creates_of_all_kinds() {
     let server = TestServer::start();
     for arguments in [

@@ -3,6 +3,7 @@
 //! kind and their query parameters (kubectl asks whether `fieldValidation` is among those of a PATCH).
 
 mod operations;
+mod protobuf;
 mod schemas;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::resource::{Registry, Resource};
 use crate::schema::definitions;
 use operations::Version;
+pub use protobuf::{ASKED_MEDIA_TYPE as ASKED_V2_PROTOBUF, MEDIA_TYPE as V2_PROTOBUF};
 
 /// Kubernetes' version whose types these are.
 const KUBERNETES: &str = "v1.36.0";
@@ -76,6 +78,11 @@ pub fn v2_document(registry: &Registry) -> Value {
         "paths": paths,
         "definitions": schemas::used_by(&resources, Version::V2),
     })
+}
+
+/// `GET /openapi/v2` in protobuf ([`V2_PROTOBUF`]): the kinds there are, without their fields.
+pub fn v2_protobuf(registry: &Registry) -> Vec<u8> {
+    protobuf::encode(&v2_document(registry))
 }
 
 /// `api/v1` or `apis/GROUP/VERSION`.
