@@ -1,8 +1,10 @@
 //! `seaway lab`: its command line.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 
@@ -14,7 +16,7 @@ use crate::{down, exec, gateway, internet, node, status, supervisor, up};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  seaway lab up                                  three nodes, the cloud around them and a small internet
+  seaway lab up                                  three nodes, a cloud, a small internet
   seaway lab up --nodes 5 -f examples/           five nodes, and the manifests of a folder applied
   export KUBECONFIG=$(seaway lab kubeconfig)     kubectl works against the lab
   seaway lab exec default/client -- curl -s http://serve-svc
@@ -22,7 +24,8 @@ Examples:
   seaway lab exec internet/google.com -- tcpdump -ni eth0
   seaway lab down
 
-Exit codes: 0 done; 1 failed, with the reason on standard error; 2 wrong usage; `exec` ends with its program's own.")]
+Exit codes: 0 done; 1 failed, the reason is on standard error; 2 wrong usage; `exec`: its program's.
+Needs root. The lab's logs are in /run/seaway/labs/NAME/logs.")]
 pub struct LabArgs {
     #[command(subcommand)]
     command: Command,
@@ -150,6 +153,12 @@ pub(crate) struct NetworkArgs {
 /// # Errors
 /// What could not be done and why, for standard error.
 pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
+    // The owner of this process, by its effective user ID: proc(5).
+    let user = std::fs::metadata("/proc/self").context("cannot read /proc/self")?.uid();
+    anyhow::ensure!(
+        user == 0,
+        "`seaway lab` makes network namespaces and needs root: run it with sudo (now it is user {user})"
+    );
     match args.command {
         Command::Up(args) => up::run(&args)?,
         Command::Down(args) => down::run(&args.name)?,

@@ -1,6 +1,6 @@
 //! `seaway lab down`: ends a lab and removes what it left.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -29,9 +29,16 @@ pub(crate) fn lock(paths: &Paths) -> anyhow::Result<File> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.try_lock()
-        .with_context(|| format!("another command changes this lab ({} is locked)", path.display()))?;
-    Ok(file)
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another `seaway lab up` or `down` is at work on this lab; wait for it to end ({} is locked)",
+            path.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
 }
 
 /// Ends all processes of the lab and removes its files; whether there was anything.

@@ -222,7 +222,9 @@ async fn settle(
     ready::deployment(&client, "kube-system", "coredns").await?;
     display.done("cluster DNS");
     if !manifests.objects.is_empty() {
-        manifests::apply(&client, &manifests.objects).await?;
+        manifests::apply(&client, &manifests.objects)
+            .await
+            .context("the lab is up, but not all of -f is applied (`kubectl apply` goes on from here)")?;
         display.done(&format!("{} objects of -f", manifests.objects.len()));
     }
     Ok(())

@@ -26,8 +26,8 @@ const MAX_CONFIG: u64 = 1 << 20;
 #[command(after_help = "\
 Examples:
   CNI_COMMAND=VERSION seaway cni </dev/null
-  CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin \\
-    seaway cni < config.json")]
+  CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 \\
+    CNI_PATH=/opt/cni/bin seaway cni < config.json")]
 pub struct CniArgs {}
 
 /// Whether a container runtime started this binary as a plugin: `CNI_COMMAND` is set and it was called
