@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Demo => {
             run("cargo", &["build", "--release", "--package", "seaway"])?;
-            run("scripts/demo", &["target/release/seaway"])
+            run("scripts/demo", &[&release_binary()])
         }
         Task::Test => run("cargo", &["test", "--workspace"]),
         Task::Lint => {
@@ -39,11 +39,16 @@ fn main() -> anyhow::Result<()> {
             tidy::check()
         }
         Task::Bench => {
-            run("cargo", &["build", "--release", "--workspace"])?;
-            run("bench/run", &[])
+            run("cargo", &["build", "--release", "--package", "seaway"])?;
+            run("env", &[&format!("SEAWAY={}", release_binary()), "bench/run"])
         }
         Task::Tidy => tidy::check(),
     }
+}
+
+/// Where cargo puts the release binary (the cargo book, "Environment Variables").
+fn release_binary() -> String {
+    format!("{}/release/seaway", std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned()))
 }
 
 /// Runs a program with the terminal of this one.
