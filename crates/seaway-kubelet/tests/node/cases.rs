@@ -118,8 +118,18 @@ async fn a_pod_knows_who_and_where_it_is(world: &mut World) -> anyhow::Result<()
     let service = json!({"metadata": {"name": "db"}, "spec": {"ports": [{"port": 5432}]}});
     let service = services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
     let cluster_ip = service.spec.and_then(|spec| spec.cluster_ip).context("cluster IP")?;
-    // The kubelet hears of Services by a watch of its own.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The kubelet hears of Services by a watch of its own: a pod tells when it has.
+    let scout = json!({
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "busybox", "command": ["sleep", "1000"]}],
+    });
+    let mut heard = false;
+    while !heard {
+        world.create("scout", scout.clone()).await?;
+        world.ready("scout").await?;
+        heard = world.exec("scout", &["printenv", "DB_SERVICE_HOST"]).await?.0 == 0;
+        world.delete("scout").await?;
+    }
     let spec = json!({
         "hostname": "first", "subdomain": "sub", "terminationGracePeriodSeconds": 0,
         "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["seven.example"]}],
