@@ -5,6 +5,7 @@ mod payload;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -256,17 +257,22 @@ fn below(base: &Path, sub_path: &str, files: bool) -> Result<PathBuf, String> {
     if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(format!("subPath {sub_path:?} must be relative and without \"..\""));
     }
-    let path = base.join(relative);
-    if !path.exists() && !files {
-        fs::create_dir_all(&path).map_err(|error| format!("subPath {sub_path:?}: {error}"))?;
-    }
-    // Links may lead out of the volume; what is bound must not.
-    let real = path.canonicalize().map_err(|error| format!("subPath {sub_path:?}: {error}"))?;
+    let failed = |error: io::Error| format!("subPath {sub_path:?}: {error}");
     let base = base.canonicalize().map_err(|error| format!("{}: {error}", base.display()))?;
-    match real.starts_with(&base) {
-        true => Ok(real),
-        false => Err(format!("subPath {sub_path:?} leads out of its volume")),
+    let mut real = base.clone();
+    for part in relative.components().filter(|part| matches!(part, Component::Normal(_))) {
+        let next = real.join(part);
+        // A link, even one to nothing, is there: what it points to is never made.
+        if !files && fs::symlink_metadata(&next).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            fs::create_dir(&next).map_err(failed)?;
+        }
+        // Links may lead out of the volume; what is made and bound must not.
+        real = next.canonicalize().map_err(failed)?;
+        if !real.starts_with(&base) {
+            return Err(format!("subPath {sub_path:?} leads out of its volume"));
+        }
     }
+    Ok(real)
 }
 
 fn make_empty(dir: &Path) -> Result<(), String> {
@@ -335,11 +341,20 @@ mod tests {
         fs::write(root.path().join("secret"), "x").unwrap();
         std::os::unix::fs::symlink("../secret", base.join("link")).unwrap();
         fs::write(base.join("file"), "x").unwrap();
-        for (path, fits) in
-            [("file", true), ("new/dir", true), ("../secret", false), ("link", false), ("/etc", false)]
-        {
+        std::os::unix::fs::symlink("..", base.join("out")).unwrap();
+        std::os::unix::fs::symlink("../made", base.join("nowhere")).unwrap();
+        for (path, fits) in [
+            ("file", true),
+            ("new/dir", true),
+            ("../secret", false),
+            ("link", false),
+            ("/etc", false),
+            ("out/made", false),
+            ("nowhere", false),
+        ] {
             assert_eq!(below(&base, path, false).is_ok(), fits, "{path}");
         }
+        assert!(!root.path().join("made").exists());
         assert!(below(&base, "absent", true).is_err());
     }
 }

@@ -145,11 +145,9 @@ pub(crate) fn add_entries(
     mode: u32,
 ) -> Result<(), String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        files.extend(
-            entries
-                .iter()
-                .map(|(key, bytes)| ((*key).to_owned(), FileContent { bytes: bytes.to_vec(), mode })),
-        );
+        for (key, bytes) in entries {
+            files.insert(checked(key)?, FileContent { bytes: bytes.to_vec(), mode });
+        }
         return Ok(());
     };
     for item in items {
