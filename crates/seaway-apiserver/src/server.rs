@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
@@ -34,10 +35,12 @@ use crate::{bootstrap, discovery, expiry};
 const MAX_CONNECTIONS: usize = 4096;
 /// Streams (requests, watches) in one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1000;
-/// For a TLS handshake, and for the headers of a request.
+/// For a TLS handshake, for the headers of a request, and for the first request of a connection.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// The largest head of a request.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
+const PING: Duration = Duration::from_secs(20);
 /// What running requests get when the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
@@ -224,7 +227,10 @@ async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|list| list.first()).and_then(certificate_user).map(Arc::new);
     let mut stopping = app.stopping.clone();
+    let asked = Arc::new(AtomicBool::new(false));
+    let first = asked.clone();
     let service = service_fn(move |request| {
+        first.store(true, Ordering::Relaxed);
         let (app, user) = (app.clone(), user.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(app, user, request).await) }
     });
@@ -233,11 +239,20 @@ async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(Some(PING))
+        .keep_alive_timeout(PING)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES);
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let silent = async {
+        tokio::time::sleep(HANDSHAKE_TIME).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        () = silent => return tracing::debug!("a connection asked for nothing"),
         _ = stopping.changed() => {
             serving.as_mut().graceful_shutdown();
             serving.await
