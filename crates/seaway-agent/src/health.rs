@@ -98,11 +98,7 @@ pub(crate) fn metrics_router(shared: Arc<Shared>) -> Router {
 pub(crate) async fn serve(what: &'static str, address: SocketAddr, router: Router) {
     loop {
         match TcpListener::bind(address).await {
-            Ok(listener) => {
-                if let Err(error) = axum::serve(listener, router.clone()).await {
-                    tracing::error!(what, %address, %error, "server failed");
-                }
-            }
+            Ok(listener) => return seaway_http::serve(listener, router).await,
             Err(error) => tracing::error!(what, %address, %error, "cannot listen; trying again"),
         }
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -62,11 +62,7 @@ impl Endpoints {
                 let listener = bind(*address).await?;
                 let app = router(*endpoint, self.state.clone());
                 let mut task = JoinSet::new();
-                task.spawn(async move {
-                    if let Err(error) = axum::serve(listener, app).await {
-                        tracing::error!(%error, "HTTP server");
-                    }
-                });
+                task.spawn(seaway_http::serve(listener, app));
                 added.push((*endpoint, *address, task));
             }
         }

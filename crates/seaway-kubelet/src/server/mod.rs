@@ -14,11 +14,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::kubelet::Kubelet;
@@ -26,8 +23,6 @@ use tls::Caller;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 1024;
-/// What a handshake and a request's head may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Listens; the server runs in the background from then on.
 pub(crate) async fn start(kubelet: Arc<Kubelet>) -> anyhow::Result<()> {
@@ -41,7 +36,10 @@ pub(crate) async fn start(kubelet: Arc<Kubelet>) -> anyhow::Result<()> {
             bound.with_context(|| format!("listening on port {}", args.port))?
         }
     };
-    tokio::spawn(serve(listener, TlsAcceptor::from(config), router(kubelet)));
+    let (acceptor, router) = (TlsAcceptor::from(config), router(kubelet));
+    tokio::spawn(seaway_http::accept(listener, MAX_CONNECTIONS, move |stream| {
+        handle(stream, acceptor.clone(), router.clone())
+    }));
     Ok(())
 }
 
@@ -73,34 +71,10 @@ async fn authorize(
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (acceptor, router) = (acceptor.clone(), router.clone());
-                tokio::spawn(async move {
-                    serve_one(stream, &acceptor, router).await;
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-async fn serve_one(stream: TcpStream, acceptor: &TlsAcceptor, router: Router) {
-    // Keystrokes and their echoes go out as they come.
-    let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+async fn handle(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    let Ok(Ok(stream)) = tokio::time::timeout(seaway_http::PATIENCE, acceptor.accept(stream)).await else {
+        return;
+    };
     let caller = tls::caller(stream.get_ref().1);
-    let service = TowerToHyperService::new(router.layer(Extension(caller)));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    // A client that breaks off is the client's concern.
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+    seaway_http::connection(TokioIo::new(stream), router.layer(Extension(caller))).await;
 }

@@ -1,0 +1,130 @@
+//! HTTP/1.1 servers that strangers may talk to.
+//!
+//! The number of connections has a limit, and so has the time that a request's head may take, the wait for the next
+//! request among it: whoever connects and stays silent holds a place for [`PATIENCE`] at the most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+/// What a handshake, a request's head, and the wait for a request may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at a time of [`serve`]; more wait.
+const MAX_CONNECTIONS: usize = 256;
+/// The end of any connection of [`serve`], so that none holds its place by not reading what it asked for.
+const MAX_LIFE: Duration = Duration::from_secs(300);
+/// The largest head of a request.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// Serves `router` to whoever connects, for ever: small answers, such as health and metrics.
+pub async fn serve(listener: TcpListener, router: Router) {
+    accept(listener, MAX_CONNECTIONS, |stream| {
+        let router = router.clone();
+        async move {
+            let _ = timeout(MAX_LIFE, connection(TokioIo::new(stream), router)).await;
+        }
+    })
+    .await;
+}
+
+/// Hands each connection to `handle`, for ever; at most `limit` at a time, more wait.
+pub async fn accept<F>(listener: TcpListener, limit: usize, handle: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(limit));
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers, keystrokes and their echoes go out as they come.
+                let _ = stream.set_nodelay(true);
+                let handling = handle(stream);
+                tokio::spawn(async move {
+                    handling.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: some will be free again.
+                tracing::warn!(%error, "accepting a connection");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves the requests of one connection, which may become a WebSocket.
+pub async fn connection(stream: impl Read + Write + Unpin + Send + 'static, router: Router) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD_BYTES);
+    let served = builder.serve_connection(stream, TowerToHyperService::new(router)).with_upgrades().await;
+    if let Err(error) = served {
+        // A client that breaks off is the client's concern.
+        tracing::trace!(%error, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn answer_to(request: &[u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let server = tokio::spawn(serve(listener, Router::new().route("/health", get(|| async { "OK" }))));
+        client.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        // A connection that is cut may also end in a reset.
+        let _ = client.read_to_end(&mut answer).await;
+        server.abort();
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// Time stands still but for waits, so that the end of patience comes at once.
+    #[tokio::test(start_paused = true)]
+    async fn the_silent_and_the_slow_are_cut_off() {
+        for (request, answer) in [
+            ("", ""),
+            ("GET /health HTTP/1.1\r\nHost:", ""),
+            ("GET /health HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200"),
+            ("GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /he", "HTTP/1.1 200"),
+            ("GET /none HTTP/1.0\r\n\r\n", "HTTP/1.0 404"),
+        ] {
+            let got = answer_to(request.as_bytes()).await;
+            assert!(got.starts_with(answer) && (got.is_empty() == answer.is_empty()), "{request:?}: {got:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_has_a_limit() {
+        let request = format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD_BYTES));
+        let got = answer_to(request.as_bytes()).await;
+        assert!(!got.starts_with("HTTP/1.1 200"), "{got:?}");
+    }
+
+    #[tokio::test]
+    async fn places_are_given_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(accept(listener, 1, |mut stream| async move {
+            let _ = stream.write_all(b"hello").await;
+        }));
+        for _ in 0..3 {
+            let mut text = String::new();
+            TcpStream::connect(address).await.unwrap().read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "hello");
+        }
+        server.abort();
+    }
+}
