@@ -16,14 +16,14 @@ use crate::common::{Lab, eventually};
 type Ready = (Instant, BTreeSet<String>);
 
 /// Watches the EndpointSlices of the Service `web`, through `kubectl proxy` on a socket.
-pub struct Watch {
+pub(crate) struct Watch {
     seen: Arc<Mutex<Vec<Ready>>>,
     proxy: Child,
     socket: PathBuf,
 }
 
 impl Watch {
-    pub fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         let socket = std::env::temp_dir().join(format!("{}.sock", lab.name));
         let mut kubectl = lab.kubectl_command();
         kubectl.args(["proxy", "--unix-socket", socket.to_str().unwrap()]);
@@ -50,7 +50,7 @@ impl Watch {
     }
 
     /// Waits until there are `count` ready endpoints, none of them in `without`.
-    pub fn wait(&self, count: usize, without: &BTreeSet<String>) {
+    pub(crate) fn wait(&self, count: usize, without: &BTreeSet<String>) {
         eventually("the endpoints follow", || {
             let now = self.now();
             (now.len() == count && now.is_disjoint(without)).then_some(())
@@ -58,12 +58,12 @@ impl Watch {
     }
 
     /// The ready endpoints now.
-    pub fn now(&self) -> BTreeSet<String> {
+    pub(crate) fn now(&self) -> BTreeSet<String> {
         self.seen.lock().unwrap().last().map(|(_, ready)| ready.clone()).unwrap_or_default()
     }
 
     /// Which endpoints were taken out since `begun`.
-    pub fn removed(&self, begun: Instant) -> Vec<Removed> {
+    pub(crate) fn removed(&self, begun: Instant) -> Vec<Removed> {
         let seen = self.seen.lock().unwrap();
         let mut removed = Vec::new();
         for (n, step) in seen.windows(2).enumerate().filter(|(_, step)| step[1].0 >= begun) {
@@ -77,11 +77,11 @@ impl Watch {
 }
 
 /// A pod that was taken out of the endpoints.
-pub struct Removed {
-    pub pod: String,
-    pub at: Instant,
+pub(crate) struct Removed {
+    pub(crate) pod: String,
+    pub(crate) at: Instant,
     /// When it was put in again.
-    pub back: Option<Instant>,
+    pub(crate) back: Option<Instant>,
 }
 
 impl Drop for Watch {
