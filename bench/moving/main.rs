@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall end")]
 
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking, as tests do")]
+
 #[path = "../../crates/seaway/tests/common/mod.rs"]
 mod common;
 mod watch;
@@ -120,9 +122,8 @@ impl Bench {
         let home = client.split_whitespace().nth(1).unwrap().to_owned();
         let ready = self.watch.now();
         let pods = of("--selector=app=web");
-        let pods = pods.lines().filter_map(|line| line.split_once(' '));
-        let (pod, node) =
-            pods.filter(|(pod, node)| ready.contains(*pod) && (!far || *node != home)).next().unwrap();
+        let mut pods = pods.lines().filter_map(|line| line.split_once(' '));
+        let (pod, node) = pods.find(|(pod, node)| ready.contains(*pod) && (!far || *node != home)).unwrap();
         (pod.to_owned(), node.to_owned())
     }
 
@@ -177,6 +178,9 @@ fn show(event: &str, measured: &mut Measured) {
     );
 }
 
+/// What takes an endpoint out of the Service.
+type Event = fn(&Bench);
+
 fn main() -> ExitCode {
     // Cargo adds an argument of its own.
     let rounds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(3);
@@ -185,7 +189,7 @@ fn main() -> ExitCode {
         "{:<20} {:>9} {:>7} {:>14} {:>10} {:>10}",
         "event", "requests", "failed", "endpoints gone", "median ms", "most ms"
     );
-    let events: [(&str, fn(&Bench)); 4] = [
+    let events: [(&str, Event); 4] = [
         ("scaling", |bench| [6, 2, 5, 3].into_iter().for_each(|replicas| bench.scale(replicas))),
         ("rolling update", Bench::roll),
         ("pod deleted", Bench::delete),
