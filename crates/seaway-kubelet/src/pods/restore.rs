@@ -59,7 +59,7 @@ fn last_run(status: &ContainerStatus) -> Option<Ended> {
 mod tests {
     use serde_json::json;
 
-    use super::super::slots::slots_of;
+    use super::super::slots::{self, slots_of};
     use super::*;
 
     #[test]
@@ -87,6 +87,14 @@ mod tests {
             assert_eq!(states, expected, "{policy:?}");
             assert!(slots.iter().all(|slot| slot.restarts == 2));
             assert_eq!(matches!(slots[0].state, State::Waiting { .. }), !initialized);
+            if !initialized {
+                let plan = slots::plan(&slots, policy, initialized, std::time::Instant::now());
+                assert_eq!(
+                    (plan.start, plan.initialized),
+                    (vec![0], false),
+                    "the init container comes first"
+                );
+            }
         }
     }
 }

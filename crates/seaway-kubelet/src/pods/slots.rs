@@ -112,8 +112,9 @@ impl Slot {
         }
     }
 
+    /// Its end, if that is final. What waits runs (again), however its last run ended: init containers do after their node.
     fn finished(&self, policy: Policy) -> Option<&Ended> {
-        let end = self.last_end()?;
+        let State::Ended(end) = &self.state else { return None };
         (!self.runs_again(end.code, policy)).then_some(end)
     }
 }
