@@ -272,7 +272,6 @@ const AUTHZ: &str = "io.k8s.api.authorization.v1";
 const POD_SUBS: &[Sub] = &[
     Sub("attach", "", "PodAttachOptions", &["create", "get"]),
     Sub("binding", "", "Binding", CREATE),
-    Sub("ephemeralcontainers", "", "", GET_PATCH_UPDATE),
     Sub("eviction", "policy", "Eviction", CREATE),
     Sub("exec", "", "PodExecOptions", &["create", "get"]),
     Sub("log", "", "", &["get"]),

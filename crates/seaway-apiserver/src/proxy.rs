@@ -186,7 +186,10 @@ async fn kubelet_error(answer: http::Response<Incoming>) -> StatusError {
     let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await;
     let message =
         body.map_or_else(|_| code.to_string(), |body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
-    let message = message.trim().to_owned();
+    let message = match message.trim() {
+        "" => format!("the kubelet answers {code}"),
+        said => said.to_owned(),
+    };
     match code.as_u16() {
         400 => StatusError::bad_request(message),
         404 => StatusError::new(404, "NotFound", message),

@@ -263,11 +263,6 @@ fn sub_update(resource: &Resource, sub: &str, old: &Value, new: &mut Value) {
                 copy(new.get("spec").unwrap_or(&Value::Null), spec, "finalizers");
             }
         }
-        "ephemeralcontainers" => {
-            if let Some(spec) = child(&mut result, "spec") {
-                copy(new.get("spec").unwrap_or(&Value::Null), spec, "ephemeralContainers");
-            }
-        }
         _ => return,
     }
     *new = result;

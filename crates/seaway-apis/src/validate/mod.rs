@@ -38,7 +38,7 @@ pub fn update(resource: &Resource, subresource: Option<&str>, new: &Value, old: 
     let mut errors = Errors::new();
     let (new, old) = (At::root(new), At::root(old));
     meta::update(&new, &old, &mut errors);
-    if matches!(subresource, None | Some("scale" | "ephemeralcontainers")) {
+    if matches!(subresource, None | Some("scale")) {
         body(resource, &new, &mut errors);
     }
     if subresource.is_none() {

@@ -104,8 +104,8 @@ where
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade.protocols(PROTOCOLS).max_message_size(MAX_MESSAGE),
         Err(_) => {
-            let problem =
-                "sessions need a WebSocket with subprotocol v5.channel.k8s.io or v4.channel.k8s.io\n";
+            let problem = "sessions need a WebSocket with subprotocol v5.channel.k8s.io or v4.channel.k8s.io, not SPDY: \
+                           kubectl 1.31 or newer, or 1.29 and 1.30 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true\n";
             return (StatusCode::BAD_REQUEST, problem).into_response();
         }
     };

@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Router};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
@@ -46,11 +46,19 @@ pub(crate) async fn start(kubelet: Arc<Kubelet>) -> anyhow::Result<()> {
 fn router(kubelet: Arc<Kubelet>) -> Router {
     Router::new()
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
-        .route("/exec/{namespace}/{pod}/{container}", get(attach::exec))
-        .route("/attach/{namespace}/{pod}/{container}", get(attach::attach))
+        .route("/exec/{namespace}/{pod}/{container}", get(attach::exec).post(attach::exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(attach::attach).post(attach::attach))
+        .route("/portForward/{namespace}/{pod}", any(port_forward))
         .route_layer(from_fn_with_state((), authorize))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(kubelet)
+}
+
+/// Says what there is instead.
+async fn port_forward() -> (StatusCode, &'static str) {
+    let problem =
+        "port-forward is not supported; run a client inside, with kubectl exec or seaway lab exec\n";
+    (StatusCode::BAD_REQUEST, problem)
 }
 
 /// Lets through who may do everything in the cluster; the API server says so of itself by its certificate.
