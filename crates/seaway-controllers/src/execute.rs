@@ -226,7 +226,11 @@ impl Executor {
         let name = notice.about.name.clone().unwrap_or_default();
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:016x}", rand::random::<u64>())),
+                // By time, as everyone's: events of the same second are listed in order. The last bits keep names apart.
+                name: Some(format!(
+                    "{name}.{:016x}",
+                    now.0.as_nanosecond() & !0xfff | i128::from(rand::random::<u16>() & 0xfff)
+                )),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use seaway_controllers::controllers::{deployment, replica_set};
-use seaway_controllers::object::{Action, Object, Part};
+use seaway_controllers::object::{Action, Object};
 use serde_json::{Value, json};
 
 /// The objects, as an API server would keep them.
@@ -93,7 +93,7 @@ impl World {
                 self.sets.insert(name, Arc::new(*set));
             }
             Action::ReplaceStatus(Object::Deployment(deployment)) => self.deployment = *deployment,
-            Action::Patch(target, Part::Main, patch) => match self.sets.get(&target.key.name) {
+            Action::Patch(target, _, patch) => match self.sets.get(&target.key.name) {
                 Some(set) => {
                     let mut patch = patch;
                     if patch.get("spec").is_some() {

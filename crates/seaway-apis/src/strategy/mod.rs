@@ -221,7 +221,9 @@ pub fn prepare_update(
         None => main_update(resource, old, new),
         Some(sub) => sub_update(resource, sub, old, new),
     }
-    count_generation(resource, old, new);
+    if subresource != Some("status") {
+        count_generation(resource, old, new);
+    }
     Ok(())
 }
 
@@ -245,6 +247,12 @@ fn sub_update(resource: &Resource, sub: &str, old: &Value, new: &mut Value) {
     match sub {
         "status" => {
             copy(new, &mut result, "status");
+            // The Deployment controller notes the revision so: it is nothing that anyone asked for, no new generation.
+            if resource.is("apps", "Deployment")
+                && let (Some(from), Some(metadata)) = (new.get("metadata"), child(&mut result, "metadata"))
+            {
+                copy(from, metadata, "annotations");
+            }
             if matches!(resource.kind.as_ref(), "Pod" | "Node" | "Service" | "Namespace")
                 && resource.group.is_empty()
             {

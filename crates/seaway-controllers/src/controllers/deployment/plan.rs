@@ -238,7 +238,7 @@ fn scaled(deployment: &Deployment, name: &str, before: i32, size: i32) -> Action
     ))
 }
 
-/// The Deployment carries its newest revision's number.
+/// The Deployment carries its newest revision's number. It is written by way of the status, which makes no new generation.
 fn set_revision(deployment: &Deployment, sets: &Sets<'_>) -> Option<Action> {
     let number = match sets.new {
         Some(_) => new_number(sets),
@@ -250,7 +250,7 @@ fn set_revision(deployment: &Deployment, sets: &Sets<'_>) -> Option<Action> {
         return None;
     }
     let patch = json!({"metadata": {"annotations": {REVISION: number}}});
-    Some(Action::Patch(Target::of(deployment), Part::Main, patch))
+    Some(Action::Patch(Target::of(deployment), Part::Status, patch))
 }
 
 /// Deletes the oldest of the ReplicaSets that are empty and beyond the history's limit.
