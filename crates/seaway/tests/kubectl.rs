@@ -1,0 +1,259 @@
+//! kubectl's commands against a lab: what each must do, with the kubectl that is in PATH.
+
+mod common;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use common::{Lab, checked, eventually};
+
+const WEB: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: nginx, image: nginx, ports: [{containerPort: 80}]}]}
+";
+
+/// A `kubectl` that must fail; what it says.
+fn refused(lab: &Lab, arguments: &[&str]) -> String {
+    let output = lab.kubectl_command().args(arguments).output().unwrap();
+    assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A `kubectl` with something on its standard input, however it ends: exit code, output and errors.
+fn fed(lab: &Lab, arguments: &[&str], input: &str) -> (i32, String) {
+    let mut kubectl = lab.kubectl_command();
+    kubectl.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut kubectl = kubectl.spawn().unwrap();
+    kubectl.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = kubectl.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+fn get(lab: &Lab, what: &str, path: &str) -> String {
+    lab.kubectl(&["get", what, "-o", &format!("jsonpath={path}")])
+}
+
+#[test]
+fn objects_are_written_watched_and_checked() {
+    let lab = Lab::up("kubectl-objects", &[]);
+    let rolled = || lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    let mut watch = lab.kubectl_command();
+    let watch = watch.args(["get", "pods", "-l", "app=web", "-w", "--request-timeout=60s"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+
+    lab.apply(WEB);
+    rolled();
+    assert_eq!(get(&lab, "deploy/web", "{.metadata.generation} {.status.readyReplicas}"), "1 2");
+    lab.kubectl(&["set", "image", "deployment/web", "nginx=nginx:1.27"]);
+    rolled();
+    lab.kubectl(&["rollout", "undo", "deployment/web"]);
+    rolled();
+    assert_eq!(get(&lab, "deploy/web", "{.spec.template.spec.containers[0].image}"), "nginx");
+    lab.kubectl(&["rollout", "restart", "deployment/web"]);
+    rolled();
+    let history = lab.kubectl(&["rollout", "history", "deployment/web"]);
+    assert_eq!(history.lines().filter(|line| line.ends_with("<none>")).count(), 3, "{history}");
+    lab.kubectl(&["scale", "deployment/web", "--replicas=3"]);
+    lab.kubectl(&["wait", "deploy/web", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=30s"]);
+
+    let strategic = r#"{"spec":{"template":{"spec":{"containers":[{"name":"nginx","env":[{"name":"A","value":"b"}]}]}}}}"#;
+    lab.kubectl(&["patch", "deploy", "web", "-p", strategic]);
+    lab.kubectl(&["patch", "deploy", "web", "--type=merge", "-p", r#"{"spec":{"replicas":1}}"#]);
+    let json = r#"[{"op":"add","path":"/metadata/labels/tier","value":"front"}]"#;
+    lab.kubectl(&["patch", "deploy", "web", "--type=json", "-p", json]);
+    let path = "{.spec.template.spec.containers[0].image}{.spec.template.spec.containers[0].env[0].value}{.spec.replicas}{.metadata.labels.tier}";
+    assert_eq!(get(&lab, "deploy/web", path), "nginxb1front");
+    lab.kubectl(&["label", "deploy/web", "tier-"]);
+    lab.kubectl(&["annotate", "deploy/web", "note=kept"]);
+    rolled();
+    let described = lab.kubectl(&["describe", "deploy/web"]);
+    assert!(described.contains("note: kept") && described.contains("ScalingReplicaSet"), "{described}");
+
+    refusals(&lab);
+
+    lab.kubectl(&["delete", "deploy/web"]);
+    lab.kubectl(&["wait", "pod", "-l", "app=web", "--for=delete", "--timeout=30s"]);
+    watch.kill().unwrap();
+    let seen = String::from_utf8(watch.wait_with_output().unwrap().stdout).unwrap();
+    for state in ["Pending", "ContainerCreating", "Running", "Terminating"] {
+        assert!(seen.contains(state), "{state} in:\n{seen}");
+    }
+}
+
+/// What the server does not take, and that it says why.
+fn refusals(lab: &Lab) {
+    lab.kubectl(&["create", "configmap", "stale", "--from-literal=a=b"]);
+    let old = lab.kubectl(&["get", "configmap", "stale", "-o", "yaml"]);
+    lab.kubectl(&["label", "configmap", "stale", "x=y"]);
+    let (code, said) = fed(lab, &["replace", "-f", "-"], &old.replace("a: b", "a: c"));
+    assert!(code == 1 && said.contains("the object has been modified"), "{said}");
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: Bad}\nspec: {restartPolicy: Sometimes, containers: []}\n";
+    let (_, said) = fed(lab, &["create", "-f", "-"], pod);
+    for path in ["metadata.name", "spec.containers: Required value", "spec.restartPolicy: Unsupported value"] {
+        assert!(said.contains(path), "{said}");
+    }
+    let (_, said) = fed(lab, &["create", "-f", "-"], &pod.replace("containers", "contaners"));
+    assert!(said.contains("unknown field \"spec.contaners\""), "{said}");
+    assert!(refused(lab, &["get", "pod", "none"]).contains("pods \"none\" not found"));
+    assert!(refused(lab, &["top", "pod"]).contains("Metrics API not available"));
+    assert!(refused(lab, &["apply", "--server-side", "-f", "/dev/null"]).contains("error"));
+
+    assert_eq!(lab.kubectl(&["auth", "can-i", "create", "pods"]).trim(), "yes");
+    assert!(lab.kubectl(&["explain", "pod.spec.dnsPolicy"]).contains("ClusterFirst"));
+    assert!(lab.kubectl(&["api-resources"]).contains("endpointslices"));
+    let whole = lab.kubectl(&["get", "pods", "-A", "-o", "name"]);
+    assert_eq!(lab.kubectl(&["get", "pods", "-A", "-o", "name", "--chunk-size=1"]), whole);
+    lab.kubectl(&["create", "namespace", "short"]);
+    lab.kubectl(&["delete", "namespace", "short", "--timeout=30s"]);
+    assert!(refused(lab, &["get", "namespace", "short"]).contains("not found"));
+}
+
+/// A terminal for a command: types, waits for texts, changes its size; ends with the command's exit code.
+const TERMINAL: &str = r#"
+import fcntl, os, pty, select, signal, struct, sys, termios, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+seen = b""
+def size(rows, columns):
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    os.kill(pid, signal.SIGWINCH)
+def until(text, asked=None):
+    global seen
+    deadline = time.time() + 30
+    while text not in seen:
+        if asked:
+            os.write(terminal, asked)
+        if time.time() > deadline:
+            sys.exit("no %r in %r" % (text, seen))
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 4096)
+size(30, 100)
+until(b"is 42", b"echo is $((6 * 7))\n")
+size(41, 121)
+until(b"41 121", b"stty size\n")
+seen = b""
+os.write(terminal, b"sleep 1000\n")
+until(b"sleep")
+os.write(terminal, b"\x03")
+until(b"on 42", b"echo on $((6 * 7))\n")
+os.write(terminal, b"exit 7\n")
+try:
+    while os.read(terminal, 4096):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+fn in_terminal(lab: &Lab, arguments: &[&str]) {
+    let mut python = Command::new("python3");
+    for (name, value) in lab.kubectl_command().get_envs() {
+        python.env(name, value.unwrap());
+    }
+    let output = python.args(["-c", TERMINAL, "kubectl"]).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn sessions_logs_and_copies() {
+    let lab = Lab::up("kubectl-sessions", &["--nodes", "1"]);
+    let loops = "for i in 1 2 3; do echo line $i; done; exit 3";
+    lab.kubectl(&["run", "shell", "--image=busybox", "--", "sleep", "1000"]);
+    lab.kubectl(&["run", "fails", "--image=busybox", "-l", "log=yes", "--", "sh", "-c", loops]);
+    lab.kubectl(&["run", "once", "--image=busybox", "--restart=Never", "--", "sh", "-c", loops]);
+    lab.kubectl(&["wait", "pod/shell", "--for=condition=Ready", "--timeout=30s"]);
+
+    let (code, said) = fed(&lab, &["exec", "-i", "shell", "--", "sh", "-c", "cat; exit 42"], "through\n");
+    assert!(code == 42 && said.starts_with("through\n"), "{code} {said}");
+    assert!(refused(&lab, &["exec", "shell", "--", "no-such-program"]).contains("not found"));
+    in_terminal(&lab, &["exec", "-it", "shell", "--", "sh"]);
+    in_terminal(&lab, &["run", "brief", "--rm", "-it", "--restart=Never", "--image=busybox", "--", "sh"]);
+
+    assert_eq!(lab.kubectl(&["logs", "-f", "once"]), "line 1\nline 2\nline 3\n");
+    assert_eq!(lab.kubectl(&["logs", "once", "--tail=1"]), "line 3\n");
+    lab.kubectl(&["wait", "pod/once", "--for=jsonpath={.status.phase}=Failed", "--timeout=30s"]);
+    eventually("logs of a run before", || {
+        let output = lab.kubectl_command().args(["logs", "fails", "--previous"]).output().unwrap();
+        (output.stdout == b"line 1\nline 2\nline 3\n").then_some(())
+    });
+    let prefixed = lab.kubectl(&["logs", "-l", "log=yes", "--prefix"]);
+    assert!(prefixed.contains("[pod/fails/fails] line 1"), "{prefixed}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let (here, back) = (folder.path().join("here"), folder.path().join("back"));
+    let content: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&here, &content).unwrap();
+    lab.kubectl(&["cp", here.to_str().unwrap(), "shell:/tmp/there"]);
+    lab.kubectl(&["cp", "shell:/tmp/there", back.to_str().unwrap()]);
+    assert!(std::fs::read(&back).unwrap() == content, "the copy differs");
+
+    let forward = refused(&lab, &["port-forward", "pod/shell", "0:80"]);
+    assert!(forward.contains("port-forward is not supported"), "{forward}");
+    let debug = refused(&lab, &["debug", "pod/shell", "--image=busybox"]);
+    assert!(debug.contains("ephemeral containers are disabled"), "{debug}");
+    lab.kubectl(&["delete", "pod", "shell", "--force", "--grace-period=0"]);
+    assert!(refused(&lab, &["get", "pod", "shell"]).contains("not found"));
+}
+
+#[test]
+fn pods_leave_and_come_back_with_their_nodes() {
+    let lab = Lab::up("kubectl-nodes", &["--nodes", "2"]);
+    lab.apply(WEB);
+    lab.apply(
+        "apiVersion: v1
+kind: Pod
+metadata: {name: prepared}
+spec:
+  nodeName: node-2
+  volumes: [{name: shared, emptyDir: {}}]
+  initContainers: [{name: first, image: busybox, command: [sh, -c, echo done > /shared/by], volumeMounts: [{name: shared, mountPath: /shared}]}]
+  containers: [{name: c, image: busybox, command: [sleep, '1000'], volumeMounts: [{name: shared, mountPath: /shared}]}]
+",
+    );
+    lab.kubectl(&["wait", "pod/prepared", "--for=condition=Ready", "--timeout=30s"]);
+    lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    lab.kubectl(&["drain", "node-1", "--timeout=60s"]);
+    let left = ["get", "pods", "-A", "--field-selector", "spec.nodeName=node-1", "-o", "name"];
+    assert_eq!(lab.kubectl(&left), "");
+    assert!(lab.kubectl(&["get", "node", "node-1"]).contains("Ready,SchedulingDisabled"));
+    lab.kubectl(&["uncordon", "node-1"]);
+
+    let runs = |count: &str| {
+        eventually(&format!("restart {count}"), || {
+            let path = "{.status.containerStatuses[0].restartCount} {.status.conditions[?(@.type==\"Ready\")].status}";
+            (get(&lab, "pod/prepared", path) == format!("{count} True")).then_some(())
+        });
+        assert!(lab.kubectl(&["get", "pod", "prepared"]).contains("Running"));
+        let by = ["exec", "prepared", "-c", "c", "--", "cat", "/shared/by"];
+        assert_eq!(lab.kubectl(&by), "done\n");
+    };
+    let kubelet = lab.pid("node/node-2/kubelet").to_string();
+    checked(Command::new("kill").args(["-9", &kubelet]));
+    runs("1");
+    lab.seaway(&["node", "stop", "node-2"]);
+    lab.kubectl(&["wait", "node/node-2", "--for=condition=Ready=unknown", "--timeout=30s"]);
+    lab.seaway(&["node", "start", "node-2"]);
+    lab.kubectl(&["wait", "node/node-2", "--for=condition=Ready", "--timeout=30s"]);
+    runs("2");
+
+    let objects = ["get", "pods,services,configmaps,deployments", "-A", "-o", "name"];
+    let before = lab.kubectl(&objects);
+    for process in ["control-plane/apiserver", "control-plane/controllers"] {
+        checked(Command::new("kill").args(["-9", &lab.pid(process).to_string()]));
+    }
+    eventually("the API server is back", || {
+        let ready = lab.kubectl_command().args(["get", "--raw", "/readyz"]).output().unwrap();
+        ready.status.success().then_some(())
+    });
+    assert_eq!(lab.kubectl(&objects), before);
+    lab.kubectl(&["scale", "deployment/web", "--replicas=3"]);
+    lab.kubectl(&["wait", "deploy/web", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=30s"]);
+}
