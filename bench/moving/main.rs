@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on shall end")]
 
-#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking, as tests do")]
-
 #[path = "../../crates/seaway/tests/common/mod.rs"]
 mod common;
 mod watch;

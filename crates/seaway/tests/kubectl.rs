@@ -96,7 +96,8 @@ fn refusals(lab: &Lab) {
     assert!(code == 1 && said.contains("the object has been modified"), "{said}");
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: Bad}\nspec: {restartPolicy: Sometimes, containers: []}\n";
     let (_, said) = fed(lab, &["create", "-f", "-"], pod);
-    for path in ["metadata.name", "spec.containers: Required value", "spec.restartPolicy: Unsupported value"] {
+    for path in ["metadata.name", "spec.containers: Required value", "spec.restartPolicy: Unsupported value"]
+    {
         assert!(said.contains(path), "{said}");
     }
     let (_, said) = fed(lab, &["create", "-f", "-"], &pod.replace("containers", "contaners"));
