@@ -2,9 +2,8 @@
 //!
 //! [`Socket`] belongs to the network namespace of the thread that opened it, whichever thread uses it later. It checks
 //! sequence numbers and senders, puts multipart answers together, and turns refusals into [`NetlinkError`] with the
-//! kernel's own explanation. Protocols with types from the `netlink-packet-*` crates use [`Socket::transact`],
-//! [`Socket::get`] and [`Socket::dump`]; those that write bytes themselves use [`Writer`], [`Attributes`] and
-//! [`Socket::exchange`].
+//! kernel's own explanation. A protocol writes its requests with [`Writer`], has [`Socket::exchange`] send them, and
+//! reads the answers with [`Attributes`].
 
 mod error;
 mod message;

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
@@ -11,7 +10,7 @@ use rustix::net::{
     sockopt,
 };
 
-use crate::netlink::message::{HEADER, Message, Messages, Writer, ne32};
+use crate::netlink::message::{HEADER, Message, Messages, ne32};
 use crate::netlink::{Attributes, NetlinkError};
 
 /// The kernel never gives more than this in one datagram of a dump (netlink_dump: 32 KiB).
@@ -130,7 +129,8 @@ impl Socket {
 
     /// Receives one datagram from the kernel and gives its messages; blocks unless the socket is non-blocking.
     pub fn receive(&mut self) -> Result<Messages<'_>, NetlinkError> {
-        self.receive_with(RecvFlags::empty())
+        let length = self.receive_length(RecvFlags::empty())?;
+        Ok(Messages::new(&self.buffer[..length]))
     }
 
     /// As [`Socket::receive`], but `None` instead of blocking.
@@ -140,11 +140,6 @@ impl Socket {
             Err(error) if error.errno() == Some(libc::EAGAIN) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    fn receive_with(&mut self, flags: RecvFlags) -> Result<Messages<'_>, NetlinkError> {
-        let length = self.receive_length(flags)?;
-        Ok(Messages::new(&self.buffer[..length]))
     }
 
     /// Receives a datagram into the buffer and gives its length. Datagrams of other processes are dropped.
@@ -171,6 +166,9 @@ impl Socket {
 
     /// Sends one request that was written with `sequence` and gives `each` message of the answer, up to the
     /// acknowledgement, the end of the dump, or (when the request had neither the ACK nor the DUMP flag) the first message.
+    ///
+    /// Where `each` fails the rest of the answer is read all the same: the kernel refuses a socket's next dump (EBUSY)
+    /// until the last one is at its end.
     pub fn exchange(
         &mut self,
         request: &[u8],
@@ -182,6 +180,7 @@ impl Socket {
         let dump = flags & (libc::NLM_F_DUMP as u16) == libc::NLM_F_DUMP as u16;
         self.send(request)?;
         let mut interrupted = false;
+        let mut failed = None;
         loop {
             for message in self.receive()? {
                 let message = message?;
@@ -191,65 +190,20 @@ impl Socket {
                 interrupted |= message.flags & (libc::NLM_F_DUMP_INTR as u16) != 0;
                 match outcome(&message)? {
                     Outcome::Data => {
-                        each(message)?;
+                        if failed.is_none() {
+                            failed = each(message).err();
+                        }
                         if !acknowledged && !dump {
-                            return Ok(());
+                            return failed.map_or(Ok(()), Err);
                         }
                     }
                     Outcome::Finished if interrupted => {
                         return Err(NetlinkError::Interrupted { operation: "netlink dump".to_owned() });
                     }
-                    Outcome::Finished => return Ok(()),
+                    Outcome::Finished => return failed.map_or(Ok(()), Err),
                 }
             }
         }
-    }
-
-    /// Makes a request that changes something; `flags` such as `NLM_F_CREATE | NLM_F_EXCL` are added to `NLM_F_ACK`.
-    pub fn transact<M: NetlinkSerializable>(&mut self, request: &M, flags: u16) -> Result<(), NetlinkError> {
-        let (bytes, sequence) = self.encode(request, flags | libc::NLM_F_ACK as u16);
-        self.exchange(&bytes, sequence, |_| Ok(()))
-    }
-
-    /// Makes a request that has exactly one answer.
-    pub fn get<M>(&mut self, request: &M) -> Result<M, NetlinkError>
-    where
-        M: NetlinkSerializable + NetlinkDeserializable,
-    {
-        let (bytes, sequence) = self.encode(request, 0);
-        let mut answer = None;
-        self.exchange(&bytes, sequence, |message| {
-            answer = Some(decode(&message)?);
-            Ok(())
-        })?;
-        answer.ok_or_else(|| NetlinkError::malformed("an acknowledgement instead of an answer"))
-    }
-
-    /// Lists objects; starts again when the list changed meanwhile.
-    pub fn dump<M>(&mut self, request: &M) -> Result<Vec<M>, NetlinkError>
-    where
-        M: NetlinkSerializable + NetlinkDeserializable,
-    {
-        retry_dump(|| {
-            let (bytes, sequence) = self.encode(request, libc::NLM_F_DUMP as u16);
-            let mut answers = Vec::new();
-            self.exchange(&bytes, sequence, |message| {
-                answers.push(decode(&message)?);
-                Ok(())
-            })?;
-            Ok(answers)
-        })
-    }
-
-    fn encode<M: NetlinkSerializable>(&mut self, request: &M, flags: u16) -> (Vec<u8>, u32) {
-        let sequence = self.next_sequence();
-        let mut body = vec![0; request.buffer_len()];
-        request.serialize(&mut body);
-        let mut writer = Writer::with_capacity(HEADER + body.len());
-        writer.begin(request.message_type(), flags, sequence);
-        writer.bytes(&body);
-        writer.end();
-        (writer.as_slice().to_vec(), sequence)
     }
 }
 
@@ -257,17 +211,6 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// Reads a received message (for example an event) as one of a protocol's typed messages.
-pub(crate) fn decode<M: NetlinkDeserializable>(message: &Message<'_>) -> Result<M, NetlinkError> {
-    let mut header = NetlinkHeader::default();
-    header.length = (HEADER + message.payload.len()) as u32;
-    header.message_type = message.kind;
-    header.flags = message.flags;
-    header.sequence_number = message.sequence;
-    header.port_number = message.port;
-    M::deserialize(&header, message.payload).map_err(|error| NetlinkError::malformed(error.to_string()))
 }
 
 /// Runs a dump again, a few times, as long as the list changes while it is read.

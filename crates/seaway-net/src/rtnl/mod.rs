@@ -12,7 +12,7 @@ mod route;
 
 use std::net::IpAddr;
 
-use crate::netlink::{Attribute, Attributes, Message, NetlinkError, Protocol, Socket, Writer};
+use crate::netlink::{Attribute, Attributes, Message, NetlinkError, Protocol, Socket, Writer, retry_dump};
 use crate::netns::NetNs;
 
 pub use address::Address;
@@ -35,8 +35,6 @@ pub struct Rtnl {
     socket: Socket,
 }
 
-/// How often a list that changes while it is read is read.
-const DUMP_TRIES: u32 = 8;
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const REPLACE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
 
@@ -95,13 +93,7 @@ impl Rtnl {
         body: impl Fn(&mut Writer),
         mut read: impl FnMut(&Message<'_>) -> Result<Option<T>, NetlinkError>,
     ) -> Result<Vec<T>, NetlinkError> {
-        let mut tries = DUMP_TRIES;
-        loop {
-            match self.list_once(kind, &body, &mut read) {
-                Err(NetlinkError::Interrupted { .. }) if tries > 1 => tries -= 1,
-                result => return result.map_err(|error| error.during(operation)),
-            }
-        }
+        retry_dump(|| self.list_once(kind, &body, &mut read)).map_err(|error| error.during(operation))
     }
 
     fn list_once<T>(

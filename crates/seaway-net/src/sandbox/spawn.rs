@@ -185,13 +185,10 @@ fn start(
     let mut shim = command.spawn().map_err(failed("start the shim"))?;
     drop((command, theirs, task));
 
-    match await_report(&ours, label) {
-        Ok((pid, pidfd)) => {
-            let shim_pid = Pid::from_child(&shim);
-            let shim_pidfd = rustix::process::pidfd_open(shim_pid, PidfdFlags::empty())
-                .map_err(|errno| failed("open the shim's pidfd")(errno.into()))?;
-            Ok(Running { shim, shim_pidfd, pid, pidfd })
-        }
+    let shim_pidfd = rustix::process::pidfd_open(Pid::from_child(&shim), PidfdFlags::empty())
+        .map_err(|errno| failed("open the shim's pidfd")(errno.into()));
+    match shim_pidfd.and_then(|shim_pidfd| Ok((shim_pidfd, await_report(&ours, label)?))) {
+        Ok((shim_pidfd, (pid, pidfd))) => Ok(Running { shim, shim_pidfd, pid, pidfd }),
         Err(error) => {
             // Without a program the shim has nothing to live for; where it hangs, it must not be waited for
             // in vain.
