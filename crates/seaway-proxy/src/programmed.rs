@@ -216,8 +216,12 @@ impl Step {
                 self.transaction.add_element(spec, key, element);
             }
         }
-        let idle: Vec<u32> =
-            self.picks.iter().filter(|(_, users)| **users == 0).map(|(count, _)| *count).collect();
+        let idle: Vec<u32> = self
+            .picks
+            .iter()
+            .filter(|(count, users)| **count > PREPARED_PICKS && **users == 0)
+            .map(|(count, _)| *count)
+            .collect();
         if idle.len() > MOST_IDLE_PICKS {
             for count in idle {
                 self.picks.remove(&count);

@@ -231,8 +231,10 @@ fn idle_chains_stay_within_bounds() {
         let diff = cluster.set(1, &hosts[..count]);
         driver.apply(&cluster.plan, &diff).unwrap();
     }
-    let picks = read(&mut driver.nft).chains.keys().filter(|name| name.starts_with("pick_")).count();
+    let chains = read(&mut driver.nft).chains;
+    let picks = chains.keys().filter(|name| name.starts_with("pick_")).count();
     assert!(picks <= 16 + 64 + 1, "{picks}");
+    assert!((1..=16).all(|count| chains.contains_key(&format!("pick_{count}"))), "{:?}", chains.keys());
     assert_eq!(driver.sync(&cluster.plan).unwrap().operations, 0);
 }
 
