@@ -53,8 +53,12 @@ pub fn subnet_env(conf: &NetConf, plan: &OverlayPlan) -> String {
 /// The subnet's address after its first, with the prefix.
 fn first_host(subnet: &IpNet) -> String {
     let first = match subnet.network() {
-        std::net::IpAddr::V4(address) => std::net::IpAddr::from((u32::from(address) + 1).to_be_bytes()),
-        std::net::IpAddr::V6(address) => std::net::IpAddr::from((u128::from(address) + 1).to_be_bytes()),
+        std::net::IpAddr::V4(address) => {
+            std::net::IpAddr::from(u32::from(address).saturating_add(1).to_be_bytes())
+        }
+        std::net::IpAddr::V6(address) => {
+            std::net::IpAddr::from(u128::from(address).saturating_add(1).to_be_bytes())
+        }
     };
     format!("{first}/{}", subnet.prefix_len())
 }
