@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use seaway_net::conntrack::Conntrack;
 use seaway_net::nft::{Change, Kernel, Monitor};
-use seaway_proxy::{NftablesDriver, OwnCommits, TABLE, UdpCleaner};
+use seaway_proxy::{FlowCleaner, NftablesDriver, OwnCommits, TABLE};
 use tokio::sync::{Notify, mpsc};
 
 /// The service driver of this node.
@@ -22,14 +22,16 @@ const BETWEEN: Duration = Duration::from_millis(700);
 
 /// What the watching thread passes on.
 enum Seen {
-    /// Our table is gone, or nobody knows.
+    /// A table of ours is gone.
     Gone,
+    /// Notifications were lost: anything may have happened.
+    Lost,
     /// Somebody's transaction that has changed our tables.
     Generation(u32),
 }
 
-/// Wakes `dirty` when someone else may have changed our tables: at once when one was deleted, within a second when
-/// a transaction changed them that is not the driver's own.
+/// Wakes `dirty` when someone else may have changed our tables: at once when one was deleted or notifications were lost,
+/// within a second when a transaction changed them that is not the driver's own.
 pub(crate) fn watch_tables(
     own: Arc<OwnCommits>,
     dirty: Arc<Notify>,
@@ -56,7 +58,7 @@ pub(crate) fn watch_tables(
                         Seen::Generation(generation)
                     }
                     Change::Generation(_) => continue,
-                    Change::Lost => Seen::Gone,
+                    Change::Lost => Seen::Lost,
                 };
                 if tell.send(seen).is_err() {
                     return;
@@ -71,9 +73,10 @@ pub(crate) fn watch_tables(
 async fn judge(mut seen: mpsc::UnboundedReceiver<Seen>, own: Arc<OwnCommits>, dirty: Arc<Notify>) {
     while let Some(first) = seen.recv().await {
         let mut generations = Vec::new();
-        let mut gone = false;
+        let (mut gone, mut lost) = (false, false);
         let mut take = |seen| match seen {
             Seen::Gone => gone = true,
+            Seen::Lost => lost = true,
             Seen::Generation(generation) => generations.push(generation),
         };
         take(first);
@@ -81,7 +84,12 @@ async fn judge(mut seen: mpsc::UnboundedReceiver<Seen>, own: Arc<OwnCommits>, di
             take(next);
         }
         if gone {
-            tracing::warn!("someone deleted a table of ours; restoring it");
+            tracing::warn!("a table of ours was deleted; restoring it where it is wanted");
+        }
+        if lost {
+            tracing::info!("notifications of nf_tables were lost; comparing everything");
+        }
+        if gone || lost {
             dirty.notify_one();
             continue;
         }
@@ -94,8 +102,8 @@ async fn judge(mut seen: mpsc::UnboundedReceiver<Seen>, own: Arc<OwnCommits>, di
     }
 }
 
-/// What lets this node's UDP flows follow their endpoints.
-pub(crate) fn udp_cleaner() -> anyhow::Result<UdpCleaner> {
+/// What forgets this node's flows to endpoints that are gone.
+pub(crate) fn flow_cleaner() -> anyhow::Result<FlowCleaner> {
     let conntrack = Conntrack::open().context("open connection tracking (this needs CAP_NET_ADMIN)")?;
-    UdpCleaner::start(conntrack).context("start the UDP flow cleaner")
+    FlowCleaner::start(conntrack).context("start the flow cleaner")
 }

@@ -137,7 +137,7 @@ fn start_parts(
     let driver = kernel::service_driver()?;
     let dirty = Arc::new(Notify::new());
     tasks.spawn(kernel::watch_tables(driver.own_commits(), dirty.clone())?);
-    let services = Services::new(settings.egress, driver, kernel::udp_cleaner()?, shared.clone());
+    let services = Services::new(settings.egress, driver, kernel::flow_cleaner()?, shared.clone());
     tasks.spawn(keep(services, subscribe(), dirty, shared.clone()));
 
     if let Some(settings) = settings.overlay {

@@ -1,11 +1,11 @@
-//! Services and masquerade: the plan, its driver and the UDP flows that have to move.
+//! Services and masquerade: the plan, its driver and the flows that have to move.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use seaway_kube::Update;
 use seaway_model::{EgressPlan, NodePlan, PlanDiff, ServicePlan, Snapshot};
-use seaway_proxy::{ServiceDriver, UdpCleaner};
+use seaway_proxy::{FlowCleaner, ServiceDriver};
 
 use crate::part::{Outcome, Part};
 use crate::status::Shared;
@@ -28,12 +28,17 @@ pub(crate) struct Services<D> {
     plan: NodePlan,
     diff: PlanDiff,
     driver: D,
-    cleaner: UdpCleaner,
+    cleaner: FlowCleaner,
     shared: Arc<Shared>,
 }
 
 impl<D: ServiceDriver> Services<D> {
-    pub(crate) fn new(settings: EgressSettings, driver: D, cleaner: UdpCleaner, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        settings: EgressSettings,
+        driver: D,
+        cleaner: FlowCleaner,
+        shared: Arc<Shared>,
+    ) -> Self {
         let services = ServicePlan::new(shared.node.as_str());
         let plan = NodePlan { services, egress: EgressPlan::default() };
         Self { settings, plan, diff: PlanDiff::default(), driver, cleaner, shared }

@@ -34,6 +34,7 @@ mod attribute {
     pub(super) const ZONE: u16 = 18;
     pub(super) const LABELS: u16 = 22;
     pub(super) const FILTER: u16 = 25;
+    pub(super) const STATUS_MASK: u16 = 26;
 }
 
 /// enum ctattr_tuple, ctattr_ip, ctattr_l4proto
@@ -85,17 +86,20 @@ pub struct Filter {
     pub protocol: Option<u8>,
     /// Only this zone.
     pub zone: Option<u16>,
+    /// Only those that no answer has been seen of.
+    pub unreplied: bool,
 }
 
 impl Filter {
     /// All connections of one transport protocol.
     pub const fn protocol(protocol: u8) -> Self {
-        Self { family: None, protocol: Some(protocol), zone: None }
+        Self { family: None, protocol: Some(protocol), zone: None, unreplied: false }
     }
 
     fn takes(&self, flow: &Flow) -> bool {
         self.protocol.is_none_or(|protocol| flow.original.protocol == protocol)
             && self.zone.is_none_or(|zone| flow.zone == zone)
+            && !(self.unreplied && flow.status & status::SEEN_REPLY != 0)
     }
 }
 
@@ -130,7 +134,7 @@ impl Conntrack {
         let mut all = Vec::new();
         for family in families {
             let wanted = |flow: &Flow| filter.takes(flow) && wanted(flow);
-            all.append(&mut retry_dump(|| self.dump(*family, filter.protocol, &wanted))?);
+            all.append(&mut retry_dump(|| self.dump(*family, filter, &wanted))?);
         }
         Ok(all)
     }
@@ -138,15 +142,18 @@ impl Conntrack {
     fn dump(
         &mut self,
         family: Family,
-        protocol: Option<u8>,
+        filter: &Filter,
         wanted: &dyn Fn(&Flow) -> bool,
     ) -> Result<Vec<Flow>, NetlinkError> {
         let sequence = self.socket.next_sequence();
         let mut writer = Writer::default();
         writer.begin(SUBSYSTEM << 8 | MESSAGE_GET, libc::NLM_F_DUMP as u16, sequence);
         writer.bytes(&[family.number(), 0, 0, 0]);
-        if let Some(protocol) = protocol {
+        if let Some(protocol) = filter.protocol {
             write_protocol_filter(&mut writer, protocol);
+        }
+        if filter.unreplied {
+            write_unreplied_filter(&mut writer);
         }
         writer.end();
         let mut flows = Vec::new();
@@ -225,6 +232,12 @@ fn write_protocol_filter(writer: &mut Writer, protocol: u8) {
     writer.nested(attribute::TUPLE_ORIG, |writer| {
         writer.nested(tuple::PROTO, |writer| writer.attribute(tuple::PROTO_NUM, &[protocol]));
     });
+}
+
+/// Has the kernel leave out what was answered; kernels before 5.17 pay no attention to it.
+fn write_unreplied_filter(writer: &mut Writer) {
+    writer.be32(attribute::STATUS, 0);
+    writer.be32(attribute::STATUS_MASK, status::SEEN_REPLY);
 }
 
 fn write_deletion(writer: &mut Writer, sequence: u32, flow: &Flow) {

@@ -83,6 +83,22 @@ fn a_translated_flow_is_listed_with_both_tuples_and_deleted() {
 }
 
 #[test]
+fn flows_without_an_answer_are_told_from_others() {
+    with_translation(|| {
+        let (client, server) = udp_pair();
+        udp_exchange(&client, &server);
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        silent.send_to(b"ask", (SERVICE, 53)).unwrap();
+        let mut conntrack = Conntrack::open().unwrap();
+        let filter = Filter { unreplied: true, ..Filter::protocol(UDP) };
+        let flows = conntrack.list_where(&filter, to_service).unwrap();
+        let [flow] = flows.as_slice() else { panic!("{flows:#?}") };
+        assert_eq!(flow.original.source_socket(), Some(silent.local_addr().unwrap()));
+        assert_eq!(conntrack.list_where(&Filter::protocol(UDP), to_service).unwrap().len(), 2);
+    });
+}
+
+#[test]
 fn filters_leave_out_what_is_of_another_protocol_or_family() {
     with_translation(|| {
         let (client, server) = udp_pair();

@@ -4,19 +4,24 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Cluster, Server, Topology, ask_tcp, ask_udp, ip, output, udp_client};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 use seaway_model::{Backend, Flow, Masquerade, PlanDiff, Protocol, Translation};
-use seaway_net::conntrack::Conntrack;
+use seaway_net::conntrack::{Conntrack, Filter};
+use seaway_net::netns::NetNs;
 use seaway_net::nft::{Kernel, Nft};
 use seaway_net::sysctl;
-use seaway_proxy::{NftablesDriver, ServiceDriver, UdpCleaner};
+use seaway_proxy::{FlowCleaner, NftablesDriver, ServiceDriver};
 
 const VIP: &str = "10.96.0.7";
 const OUTSIDE: &str = "192.0.2.2";
@@ -284,7 +289,7 @@ fn a_udp_flow_moves_when_its_endpoint_goes() {
     let client = topology.add_pod("10.244.1.2");
     let pods: Vec<IpAddr> = ["10.244.1.5", "10.244.1.6"].map(|pod| topology.add_pod(pod)).into();
     let _servers: Vec<Server> = pods.iter().map(|pod| Server::udp(topology.pod(*pod), at(*pod))).collect();
-    let cleaner = topology.node.run(|| UdpCleaner::start(Conntrack::open().unwrap()).unwrap()).unwrap();
+    let cleaner = topology.node.run(|| FlowCleaner::start(Conntrack::open().unwrap()).unwrap()).unwrap();
     let mut cluster = Cluster::new();
     cluster.set("dns", VIP, Protocol::Udp, &pods[..1]);
     let mut driver = driver(&topology);
@@ -300,4 +305,109 @@ fn a_udp_flow_moves_when_its_endpoint_goes() {
     while !moved() {
         assert!(Instant::now() < patience, "still answered by {:?}", ask_udp(&socket));
     }
+}
+
+/// An endpoint that never answers: nobody has the address, and the way to it is there.
+const DEAD: &str = "10.244.2.9";
+
+/// A TCP socket on a port of its own that has begun to connect.
+fn begin_to_connect(ns: &NetNs, source_port: u16, to: SocketAddr) -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    ns.run(|| {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        bind(&socket, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, source_port))).unwrap();
+        assert_eq!(connect(&socket, &to), Err(Errno::INPROGRESS));
+        socket
+    })
+    .unwrap()
+}
+
+/// Waits until the socket is connected.
+fn connected(socket: OwnedFd) -> TcpStream {
+    let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
+    let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
+    assert_eq!(poll(&mut polled, Some(&patience)), Ok(1), "not connected");
+    assert_eq!(sockopt::socket_error(&socket).unwrap(), Ok(()));
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    stream
+}
+
+/// The endpoints that unanswered TCP connections to the service go to.
+fn half_open(conntrack: &mut Conntrack) -> Vec<IpAddr> {
+    let filter = Filter { unreplied: true, ..Filter::protocol(Protocol::Tcp.number()) };
+    let flows = conntrack.list_where(&filter, |flow| flow.original.destination == ip(VIP)).unwrap();
+    flows.iter().map(|flow| flow.reply.source).collect()
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < patience, "{what} did not come about");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn half_open_connections_move_when_their_endpoint_goes_and_established_ones_stay() {
+    let mut topology = Topology::new();
+    let client = topology.add_pod("10.244.1.2");
+    let pods = ["10.244.1.5", "10.244.1.6"].map(|pod| topology.add_pod(pod));
+    let [leaving, staying] = pods;
+    let leaver = topology.pod(leaving).run(|| TcpListener::bind(at(leaving)).unwrap()).unwrap();
+    let _server = Server::tcp(topology.pod(staying), at(staying));
+    topology
+        .node
+        .run(|| {
+            let watch = "table ip watch { chain forward { type filter hook forward priority -10; \
+                 ip daddr 10.244.2.9 tcp flags syn counter comment dead; }; }";
+            assert!(std::process::Command::new("nft").arg(watch).status().unwrap().success());
+        })
+        .unwrap();
+    let knocks_at_the_dead = || {
+        let watched = output(&topology.node, "nft", &["list", "table", "ip", "watch"]);
+        let mut words = watched.split_whitespace().skip_while(|word| *word != "packets");
+        words.nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let mut conntrack = topology.node.run(|| Conntrack::open().unwrap()).unwrap();
+    let cleaner = topology.node.run(|| FlowCleaner::start(Conntrack::open().unwrap()).unwrap()).unwrap();
+    let mut cluster = Cluster::new();
+    let mut driver = driver(&topology);
+    cluster.set("web", VIP, Protocol::Tcp, &[leaving]);
+    driver.sync(&cluster.plan).unwrap();
+    let client = topology.pod(client);
+    let mut established = connected(begin_to_connect(client, 4001, vip()));
+    let (mut accepted, _) = leaver.accept().unwrap();
+
+    // A client knocks at an endpoint that died, and gives up.
+    let diff = cluster.set("web", VIP, Protocol::Tcp, &[ip(DEAD)]);
+    driver.apply(&cluster.plan, &diff).unwrap();
+    let given_up = begin_to_connect(client, 4002, vip());
+    eventually("a half-open connection", || half_open(&mut conntrack) == [ip(DEAD)]);
+    drop(given_up);
+    let diff = cluster.set("web", VIP, Protocol::Tcp, &[staying]);
+    driver.apply(&cluster.plan, &diff).unwrap();
+
+    // The cause: what comes from the same port is taken for the old connection and goes to the dead.
+    let before = knocks_at_the_dead();
+    let caught = begin_to_connect(client, 4002, vip());
+    eventually("a new connection at the dead endpoint", || knocks_at_the_dead() > before);
+    assert_eq!(half_open(&mut conntrack), [ip(DEAD)]);
+
+    // The mend: its next SYN goes to the endpoint that there is.
+    cleaner.check(&diff, &cluster.plan.services);
+    eventually("the flow forgotten", || !half_open(&mut conntrack).contains(&ip(DEAD)));
+    let mut answer = String::new();
+    connected(caught).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("10.244.1.6 "), "{answer}");
+
+    // A connection that was answered goes on, although its endpoint is none any more.
+    established.write_all(b"still").unwrap();
+    let mut heard = [0; 5];
+    accepted.read_exact(&mut heard).unwrap();
+    accepted.write_all(&heard).unwrap();
+    established.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"still");
 }

@@ -44,6 +44,8 @@ spec:
 
 /// Ten milliseconds between a thread's requests: some hundreds a second in all.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long an agent may take, on a busy machine, to follow what the API server shows already.
+const FOLLOWED: Duration = Duration::from_millis(500);
 
 fn lab(name: &str) -> (Lab, Load) {
     let lab = Lab::up(name, &[]);
@@ -205,10 +207,9 @@ fn connections_move_from_a_node_that_dies() {
         "{lost} of {} requests were lost to the dead node before its endpoints were gone",
         requests.len()
     );
-    // One in fifty may fail later: conntrack keeps the half-open connections to the dead node for two minutes, and a new one
-    // from the same port as one of them goes where that went.
-    let settled = moved + Duration::from_millis(500);
+    // The agents forget half-open connections to the dead node when they follow, so that no port leads there any more.
+    let settled = moved + FOLLOWED;
     let after: Vec<_> = requests.iter().filter(|request| request.begun > settled).collect();
     let late: Vec<_> = after.iter().filter(|request| request.answer.is_err()).collect();
-    assert!(after.len() > 50 && late.len() * 50 <= after.len(), "{late:?} of {}", after.len());
+    assert!(after.len() > 50 && late.is_empty(), "{late:?} of {}", after.len());
 }

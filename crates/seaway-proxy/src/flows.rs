@@ -1,0 +1,209 @@
+//! Flows whose endpoint is gone.
+//!
+//! conntrack sends a flow's packets to where the first one went, for as long as packets come. An established TCP connection
+//! to an endpoint that is gone ends by itself, or lives on while the endpoint terminates: it is never touched. Two kinds
+//! of flows would not end:
+//!
+//! - UDP has no end. kube-proxy deletes such flows, too.
+//! - A TCP connection that no one answers stays for two minutes (net.netfilter.nf_conntrack_tcp_timeout_syn_sent). Its
+//!   client repeats its SYN to the dead, and a new connection from the same port would be taken for it. After a node's
+//!   death that is one in fifty under load.
+//!
+//! So after endpoints change, flows of these kinds to service addresses that are answered by none of the endpoints are
+//! forgotten, and their next packet is translated anew. A flow that began before the address had an endpoint, and so was
+//! not translated, is one of them.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use seaway_model::{Backend, PlanDiff, Protocol, ServiceAddress, ServicePlan};
+use seaway_net::conntrack::{Conntrack, Filter, Flow};
+
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The connection tracking table, as far as it is needed here: the kernel's, or a fake.
+pub trait Flows: Send + 'static {
+    /// A flow, to delete it by.
+    type Flow;
+
+    /// The flows of `protocol` for which `wanted` holds, given where a flow's first packet was sent and who answers it
+    /// (or would). Of UDP all are looked at; of other protocols those that have seen no answer.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    fn list(
+        &mut self,
+        protocol: Protocol,
+        wanted: &dyn Fn(Backend, Backend) -> bool,
+    ) -> io::Result<Vec<Self::Flow>>;
+
+    /// Forgets flows; tells how many were still there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn delete(&mut self, flows: &[Self::Flow]) -> io::Result<usize>;
+}
+
+impl Flows for Conntrack {
+    type Flow = Flow;
+
+    fn list(
+        &mut self,
+        protocol: Protocol,
+        wanted: &dyn Fn(Backend, Backend) -> bool,
+    ) -> io::Result<Vec<Flow>> {
+        let wanted = |flow: &Flow| match (flow.original.destination_socket(), flow.reply.source_socket()) {
+            (Some(destination), Some(answerer)) => wanted(backend(destination), backend(answerer)),
+            _ => false,
+        };
+        let unreplied = protocol != Protocol::Udp;
+        let filter = Filter { unreplied, ..Filter::protocol(protocol.number()) };
+        self.list_where(&filter, wanted).map_err(io::Error::other)
+    }
+
+    fn delete(&mut self, flows: &[Flow]) -> io::Result<usize> {
+        Self::delete_all(self, flows).map_err(io::Error::other)
+    }
+}
+
+fn backend(socket: SocketAddr) -> Backend {
+    Backend { ip: socket.ip(), port: socket.port() }
+}
+
+/// Which addresses' flows to look at, by which plan.
+#[derive(Debug, Default)]
+struct Pending {
+    all: bool,
+    addresses: HashSet<ServiceAddress>,
+    plan: ServicePlan,
+    ended: bool,
+}
+
+impl Pending {
+    /// Whether a flow has to go.
+    fn is_stale(&self, protocol: Protocol, destination: Backend, answerer: Backend) -> bool {
+        let address = ServiceAddress { ip: destination.ip, protocol, port: destination.port };
+        match self.plan.port(&address) {
+            Some(port) => {
+                (self.all || self.addresses.contains(&address)) && !port.backends.contains(&answerer)
+            }
+            // The address is gone: so are flows that it was translated for.
+            None => self.addresses.contains(&address) && answerer != destination,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.all && self.addresses.is_empty()
+    }
+
+    /// There may be flows of `protocol` to look at.
+    fn concerns(&self, protocol: Protocol) -> bool {
+        self.all || self.addresses.iter().any(|address| address.protocol == protocol)
+    }
+
+    /// Takes up what could not be done, by the newer plan of the two.
+    fn take_back(&mut self, undone: Self) {
+        if self.is_empty() {
+            self.plan = undone.plan;
+        }
+        self.all |= undone.all;
+        self.addresses.extend(undone.addresses);
+    }
+}
+
+/// Forgets stale flows on a thread of its own, off the path of changes: those that come while it is at work are looked
+/// at together.
+#[derive(Debug)]
+pub struct FlowCleaner {
+    shared: Arc<(Mutex<Pending>, Condvar)>,
+}
+
+impl FlowCleaner {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start(flows: impl Flows) -> io::Result<Self> {
+        let shared: Arc<(Mutex<Pending>, Condvar)> = Arc::default();
+        let work = shared.clone();
+        thread::Builder::new().name("flow-cleaner".into()).spawn(move || clean_for_ever(flows, &work))?;
+        Ok(Self { shared })
+    }
+
+    /// The addresses of `diff` changed, as `plan` now has them, and the rules with them.
+    pub fn check(&self, diff: &PlanDiff, plan: &ServicePlan) {
+        if diff.ports.is_empty() {
+            return;
+        }
+        let mut pending = lock(&self.shared.0);
+        // An address that is new, or had no endpoint, can have flows too: those that were not translated.
+        pending.addresses.extend(diff.ports.iter().map(|change| change.address));
+        pending.plan = plan.clone();
+        self.shared.1.notify_one();
+    }
+
+    /// Any address of `plan` may have changed.
+    pub fn check_all(&self, plan: &ServicePlan) {
+        let mut pending = lock(&self.shared.0);
+        pending.all = true;
+        pending.plan = plan.clone();
+        self.shared.1.notify_one();
+    }
+}
+
+impl Drop for FlowCleaner {
+    fn drop(&mut self) {
+        lock(&self.shared.0).ended = true;
+        self.shared.1.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn clean_for_ever(mut flows: impl Flows, shared: &(Mutex<Pending>, Condvar)) {
+    loop {
+        let work = {
+            let waiting =
+                shared.1.wait_while(lock(&shared.0), |pending| pending.is_empty() && !pending.ended);
+            let mut pending = waiting.unwrap_or_else(PoisonError::into_inner);
+            if pending.ended {
+                return;
+            }
+            std::mem::take(&mut *pending)
+        };
+        match clean(&mut flows, &work) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "forgot flows to endpoints that are gone"),
+            Err(error) => {
+                tracing::warn!(%error, retry_in = ?RETRY, "cannot look for flows to endpoints that are gone");
+                let mut pending = lock(&shared.0);
+                pending.take_back(work);
+                // Changes that come meanwhile wait, too; only the end does not.
+                drop(shared.1.wait_timeout_while(pending, RETRY, |pending| !pending.ended));
+            }
+        }
+    }
+}
+
+/// Forgets the flows that are stale by `work`; tells how many.
+fn clean(flows: &mut impl Flows, work: &Pending) -> io::Result<usize> {
+    let mut count = 0;
+    for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Sctp] {
+        if !work.concerns(protocol) {
+            continue;
+        }
+        let stale = flows.list(protocol, &|destination, by| work.is_stale(protocol, destination, by))?;
+        count += flows.delete(&stale)?;
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests;
