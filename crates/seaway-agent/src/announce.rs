@@ -11,7 +11,7 @@ use seaway_kube::{Client, Subscription};
 use seaway_model::Snapshot;
 use tokio::sync::watch;
 
-use crate::part::Outcome;
+use crate::part::{Outcome, until};
 use crate::status::Shared;
 
 /// The name in status.
@@ -47,20 +47,26 @@ impl Announcement {
         let nodes: Api<Node> = Api::all(client);
         let mut wanted = self.wanted.subscribe();
         let mut snapshot = Arc::<Snapshot>::default();
-        let mut retry: Option<Duration> = None;
+        let mut retry = FIRST_RETRY;
+        // What was asked for last, and when to ask for the same again.
+        let mut asked: Option<(Annotations, Instant)> = None;
         loop {
             tokio::select! {
                 update = updates.next() => snapshot = update.snapshot,
                 Ok(()) = wanted.changed() => {}
-                () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
+                () = until(asked.as_ref().map(|(_, again)| *again)) => {}
             }
             let missing = missing(&wanted.borrow_and_update(), &shared.node, &snapshot);
             if missing.is_empty() {
-                retry = None;
+                (retry, asked) = (FIRST_RETRY, None);
                 continue;
             }
             let started = Instant::now();
-            let patch = serde_json::json!({ "metadata": { "annotations": missing } });
+            // The watch shows the patched object some time after the answer: other changes must not have it patched again.
+            if asked.as_ref().is_some_and(|(same, again)| *same == missing && started < *again) {
+                continue;
+            }
+            let patch = serde_json::json!({ "metadata": { "annotations": &missing } });
             let patched = nodes.patch(&shared.node, &PatchParams::default(), &Patch::Merge(patch)).await;
             let outcome = match patched {
                 Ok(_) => {
@@ -72,11 +78,8 @@ impl Announcement {
                     Err(error.to_string())
                 }
             };
-            // Until the watch shows the patched object it would be patched again with every other change: wait.
-            retry = Some(match retry {
-                Some(last) => (last * 2).min(LAST_RETRY),
-                None => FIRST_RETRY,
-            });
+            asked = Some((missing, Instant::now() + retry));
+            retry = (retry * 2).min(LAST_RETRY);
             shared.with_part(PART, |part| part.end(snapshot.generation, started.elapsed(), &outcome));
         }
     }

@@ -52,6 +52,8 @@ pub(crate) async fn keep(
     shared.with_part(name, |_| {});
     let resync = part.resync();
     let mut retry: Option<Duration> = None;
+    // When to reconcile unasked: after an error soon, else as a resync. What comes in between does not put it off.
+    let mut due: Option<Instant> = None;
     let mut generation = 0;
     let mut begun = false;
     loop {
@@ -73,8 +75,7 @@ pub(crate) async fn keep(
                     continue;
                 }
             }
-            () = pause(retry), if retry.is_some() => queued = Instant::now(),
-            () = pause(resync), if begun && resync.is_some() => {
+            () = until(due) => {
                 queued = Instant::now();
                 part.mark_dirty();
             }
@@ -97,6 +98,7 @@ pub(crate) async fn keep(
             }
         };
         retry = next_retry(retry, outcome.is_ok());
+        due = retry.or(resync).map(|delay| Instant::now() + delay);
         let elapsed = queued.elapsed();
         report(name, generation, elapsed, retry, &outcome);
         shared.with_part(name, |status: &mut PartStatus| status.end(generation, elapsed, &outcome));
@@ -104,8 +106,12 @@ pub(crate) async fn keep(
     }
 }
 
-async fn pause(delay: Option<Duration>) {
-    tokio::time::sleep(delay.unwrap_or_default()).await;
+/// Waits until then; for ever where there is nothing to wait for.
+pub(crate) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn next_retry(last: Option<Duration>, done: bool) -> Option<Duration> {
