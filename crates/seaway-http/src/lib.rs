@@ -1,7 +1,9 @@
-//! HTTP/1.1 servers that strangers may talk to.
+//! HTTP/1.1 servers that strangers may talk to, and a small client for unix sockets.
 //!
 //! The number of connections has a limit, and so has the time that a request's head may take, the wait for the next
 //! request among it: whoever connects and stays silent holds a place for [`PATIENCE`] at the most.
+
+pub mod unix;
 
 use std::sync::Arc;
 use std::time::Duration;

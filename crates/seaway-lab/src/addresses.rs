@@ -13,46 +13,46 @@ pub(crate) const MAX_NODES: u16 = 200;
 
 /// A node's place in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NodePlan {
+pub struct NodePlan {
     /// `node-1`, `node-2`, …
-    pub(crate) name: String,
+    pub name: String,
     /// Its address in the cloud network.
-    pub(crate) address: Ipv4Addr,
+    pub address: Ipv4Addr,
     /// Its public address, where the cloud gives each node one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) public: Option<Ipv4Addr>,
+    pub public: Option<Ipv4Addr>,
 }
 
 /// Where a node's packets get their public source address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct SourceNat {
+pub struct SourceNat {
     /// The nodes' addresses.
-    pub(crate) nodes: Vec<Ipv4Addr>,
+    pub nodes: Vec<Ipv4Addr>,
     /// The public addresses, one of which each connection gets.
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<Ipv4Addr>,
     /// Whether connections from outside to the address reach the node (one-to-one).
-    pub(crate) inbound: bool,
+    pub inbound: bool,
 }
 
 /// The address plan of a lab's cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct CloudPlan {
+pub struct CloudPlan {
     /// The nodes' network.
-    pub(crate) network: Ipv4Net,
+    pub network: Ipv4Net,
     /// The largest packet on it, in bytes.
-    pub(crate) mtu: u32,
+    pub mtu: u32,
     /// The gateway's address in it.
-    pub(crate) gateway: Ipv4Addr,
+    pub gateway: Ipv4Addr,
     /// The gateway's own address on the internet.
-    pub(crate) gateway_public: Ipv4Addr,
+    pub gateway_public: Ipv4Addr,
     /// The control plane's address in it.
-    pub(crate) control_plane: Ipv4Addr,
+    pub control_plane: Ipv4Addr,
     /// The nodes.
-    pub(crate) nodes: Vec<NodePlan>,
+    pub nodes: Vec<NodePlan>,
     /// The source address translation at the gateway.
-    pub(crate) source_nat: Vec<SourceNat>,
+    pub source_nat: Vec<SourceNat>,
 }
 
 /// Lays out `count` nodes.

@@ -104,29 +104,29 @@ impl Default for Egress {
 /// What is outside the cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-pub(crate) struct Internet {
+pub struct Internet {
     /// The address of the internet's resolver, which nodes use.
-    pub(crate) resolver: Ipv4Addr,
+    pub resolver: Ipv4Addr,
     /// Names that stand for other names.
-    pub(crate) aliases: BTreeMap<String, String>,
+    pub aliases: BTreeMap<String, String>,
     /// The hosts.
-    pub(crate) hosts: Vec<Host>,
+    pub hosts: Vec<Host>,
 }
 
 /// A host of the internet: a network namespace with its own process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Host {
+pub struct Host {
     /// Its name, which the resolver answers with `addresses`.
-    pub(crate) name: String,
+    pub name: String,
     /// Its addresses, out of 192.0.2.0/24, 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737).
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<Ipv4Addr>,
     /// Sources that its web server serves; everyone where absent, 403 to all others where present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) allow: Option<Vec<Ipv4Net>>,
+    pub allow: Option<Vec<Ipv4Net>>,
     /// Whether the resolver has PTR records for the addresses.
     #[serde(default = "yes")]
-    pub(crate) ptr: bool,
+    pub ptr: bool,
 }
 
 const fn yes() -> bool {

@@ -15,6 +15,7 @@ mod internet;
 mod manifests;
 mod node;
 mod paths;
+mod places;
 mod progress;
 mod ready;
 mod state;
@@ -23,4 +24,7 @@ mod supervisor;
 mod system;
 mod up;
 
+pub use addresses::{CloudPlan, NodePlan, SourceNat};
 pub use command::{LabArgs, run};
+pub use file::{Host, Internet};
+pub use places::{Lab, Place};

@@ -1,0 +1,168 @@
+//! A client of JSON over HTTP on a unix socket: one request a connection.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// The longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest answer in bytes: a plan of 50,000 Services fits.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Why a request on a unix socket was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum UnixError {
+    /// Nobody listens, or the connection broke.
+    #[error("{path}: {source}", path = path.display())]
+    Connection {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The other side said no.
+    #[error("{path}: {request}: {status}: {text}", path = path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Method and path of the request.
+        request: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// What it said.
+        text: String,
+    },
+    /// The answer is not what was expected.
+    #[error("{path}: {request}: the answer cannot be read: {source}", path = path.display())]
+    Answer {
+        /// The socket.
+        path: PathBuf,
+        /// Method and path of the request.
+        request: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// `GET target` at the socket `path`.
+///
+/// # Errors
+/// See [`UnixError`]; an answer that takes longer than ten seconds is one.
+pub async fn get<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, UnixError> {
+    request(path, Method::GET, target, Vec::new()).await
+}
+
+/// `POST target` with `body` as JSON.
+///
+/// # Errors
+/// See [`get`].
+pub async fn post<T: DeserializeOwned>(
+    path: &Path,
+    target: &str,
+    body: &impl Serialize,
+) -> Result<T, UnixError> {
+    let bytes = serde_json::to_vec(body).map_err(|source| UnixError::Answer {
+        path: path.to_owned(),
+        request: format!("POST {target}"),
+        source,
+    })?;
+    request(path, Method::POST, target, bytes).await
+}
+
+/// `DELETE target`.
+///
+/// # Errors
+/// See [`get`].
+pub async fn delete(path: &Path, target: &str) -> Result<(), UnixError> {
+    request::<Option<()>>(path, Method::DELETE, target, Vec::new()).await.map(drop)
+}
+
+async fn request<T: DeserializeOwned>(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Vec<u8>,
+) -> Result<T, UnixError> {
+    let what = format!("{method} {target}");
+    let failed = |source: io::Error| UnixError::Connection { path: path.to_owned(), source };
+    let answered = timeout(PATIENCE, exchange(path, method, target, body)).await;
+    let (status, bytes) = answered
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")))
+        .map_err(failed)?;
+    if !status.is_success() {
+        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        return Err(UnixError::Refused { path: path.to_owned(), request: what, status, text });
+    }
+    // An empty answer reads as null.
+    let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+    serde_json::from_slice(bytes).map_err(|source| UnixError::Answer {
+        path: path.to_owned(),
+        request: what,
+        source,
+    })
+}
+
+async fn exchange(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Vec<u8>,
+) -> io::Result<(StatusCode, Vec<u8>)> {
+    let stream = UnixStream::connect(path).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let driving = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let status = response.status();
+    let bytes =
+        axum::body::to_bytes(Body::new(response.into_body()), MAX_ANSWER).await.map_err(io::Error::other)?;
+    drop(sender);
+    driving.abort();
+    Ok((status, bytes.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{delete as on_delete, get as on_get, post as on_post};
+    use axum::{Json, Router};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_and_their_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let router = Router::new()
+            .route("/number", on_get(|| async { Json(7) }))
+            .route("/next", on_post(|Json(n): Json<u32>| async move { Json(n + 1) }))
+            .route("/it", on_delete(|| async { StatusCode::NO_CONTENT }))
+            .route("/no", on_get(|| async { (StatusCode::CONFLICT, "not now\n") }));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        assert_eq!(get::<u32>(&path, "/number").await.unwrap(), 7);
+        assert_eq!(post::<u32>(&path, "/next", &41).await.unwrap(), 42);
+        delete(&path, "/it").await.unwrap();
+        let refused = get::<u32>(&path, "/no").await.unwrap_err().to_string();
+        assert!(refused.ends_with("GET /no: 409 Conflict: not now"), "{refused}");
+        assert!(matches!(get::<String>(&path, "/number").await, Err(UnixError::Answer { .. })));
+        server.abort();
+        let gone = get::<u32>(&folder.path().join("none"), "/number").await;
+        assert!(matches!(gone, Err(UnixError::Connection { .. })));
+    }
+}
