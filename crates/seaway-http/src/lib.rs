@@ -5,10 +5,12 @@
 
 pub mod unix;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,10 +28,11 @@ const MAX_LIFE: Duration = Duration::from_secs(300);
 /// The largest head of a request.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// Serves `router` to whoever connects, for ever: small answers, such as health and metrics.
+/// Serves `router` to whoever connects, for ever: small answers, such as health and metrics. Its handlers may take
+/// `ConnectInfo<SocketAddr>`, the client's address.
 pub async fn serve(listener: TcpListener, router: Router) {
-    accept(listener, MAX_CONNECTIONS, |stream| {
-        let router = router.clone();
+    accept(listener, MAX_CONNECTIONS, |stream, client| {
+        let router = router.clone().layer(Extension(ConnectInfo(client)));
         async move {
             let _ = timeout(MAX_LIFE, connection(TokioIo::new(stream), router)).await;
         }
@@ -38,17 +41,17 @@ pub async fn serve(listener: TcpListener, router: Router) {
 }
 
 /// Hands each connection to `handle`, for ever; at most `limit` at a time, more wait.
-pub async fn accept<F>(listener: TcpListener, limit: usize, handle: impl Fn(TcpStream) -> F)
+pub async fn accept<F>(listener: TcpListener, limit: usize, handle: impl Fn(TcpStream, SocketAddr) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limit));
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 // Answers, keystrokes and their echoes go out as they come.
                 let _ = stream.set_nodelay(true);
-                let handling = handle(stream);
+                let handling = handle(stream, client);
                 tokio::spawn(async move {
                     handling.await;
                     drop(place);
@@ -109,6 +112,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn handlers_know_the_client() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let who = |ConnectInfo(client): ConnectInfo<SocketAddr>| async move { client.to_string() };
+        let server = tokio::spawn(serve(listener, Router::new().fallback(who)));
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with(&client.local_addr().unwrap().to_string()), "{answer}");
+        server.abort();
+    }
+
+    #[tokio::test]
     async fn a_head_has_a_limit() {
         let request = format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD_BYTES));
         let got = answer_to(request.as_bytes()).await;
@@ -119,7 +135,7 @@ mod tests {
     async fn places_are_given_back() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(accept(listener, 1, |mut stream| async move {
+        let server = tokio::spawn(accept(listener, 1, |mut stream, _| async move {
             let _ = stream.write_all(b"hello").await;
         }));
         for _ in 0..3 {

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,8 +15,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 /// Connections served at a time by one listener; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 8192;
@@ -100,21 +97,8 @@ where
     F: Fn(TcpStream, SocketAddr) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let slot = slots.clone().acquire_owned().await?;
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let serving = serve(stream, plain(peer));
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(slot);
-                });
-            }
-            // Out of descriptors, or the client gave up: the listener itself is fine.
-            Err(_) => sleep(Duration::from_millis(10)).await,
-        }
-    }
+    seaway_http::accept(listener, MAX_CONNECTIONS, |stream, peer| serve(stream, plain(peer))).await;
+    Ok(())
 }
 
 /// Serves HTTP/1 on `listener` for ever.
@@ -126,7 +110,6 @@ where
     accept(listener, move |stream, peer| {
         let answer = answer.clone();
         async move {
-            let _ = stream.set_nodelay(true);
             let service = service_fn(move |request| {
                 let reply = answer(request, peer);
                 async move { Ok::<_, Infallible>(reply.await) }

@@ -37,7 +37,7 @@ pub(crate) async fn start(kubelet: Arc<Kubelet>) -> anyhow::Result<()> {
         }
     };
     let (acceptor, router) = (TlsAcceptor::from(config), router(kubelet));
-    tokio::spawn(seaway_http::accept(listener, MAX_CONNECTIONS, move |stream| {
+    tokio::spawn(seaway_http::accept(listener, MAX_CONNECTIONS, move |stream, _| {
         handle(stream, acceptor.clone(), router.clone())
     }));
     Ok(())

@@ -8,14 +8,15 @@ use std::time::Duration;
 use hickory_proto::op::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::zone::Zone;
 
 /// TCP connections served at a time.
 const CONNECTIONS: usize = 64;
-/// How long a TCP connection may be silent (RFC 7766, section 6.2.3, leaves the choice to the server).
-const IDLE: Duration = Duration::from_secs(10);
+/// How long a client may take for a question by TCP and for taking its answer (RFC 7766, section 6.2.3, leaves the choice to
+/// the server).
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The resolver's sockets.
 pub(super) struct Resolver {
@@ -40,8 +41,9 @@ impl Resolver {
 async fn serve_udp(socket: UdpSocket, zone: Arc<Zone>) {
     let mut buffer = vec![0; 4096];
     loop {
+        // Errors here are ICMP answers to earlier replies: the socket itself is fine.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        let Some(reply) = reply(&zone, &buffer[..length]) else { continue };
+        let Some(reply) = reply(&zone, &buffer[..length], Zone::answer_by_udp) else { continue };
         if let Err(error) = socket.send_to(&reply, from).await {
             tracing::debug!(%from, %error, "answer not sent");
         }
@@ -49,30 +51,26 @@ async fn serve_udp(socket: UdpSocket, zone: Arc<Zone>) {
 }
 
 async fn serve_tcp(listener: TcpListener, zone: Arc<Zone>) {
-    let limit = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let (zone, Ok(permit)) = (zone.clone(), limit.clone().acquire_owned().await) else { continue };
-        tokio::spawn(async move {
-            let _permit = permit;
-            serve_connection(stream, &zone).await
-        });
-    }
+    seaway_http::accept(listener, CONNECTIONS, |mut stream, _| {
+        let zone = zone.clone();
+        async move { while let Ok(Ok(true)) = timeout(PATIENCE, exchange(&mut stream, &zone)).await {} }
+    })
+    .await;
 }
 
-/// Answers the messages of one connection, each behind its length (RFC 1035, section 4.2.2).
-async fn serve_connection(mut stream: TcpStream, zone: &Zone) -> io::Result<()> {
-    loop {
-        let length = tokio::time::timeout(IDLE, stream.read_u16()).await??;
-        let mut query = vec![0; length.into()];
-        tokio::time::timeout(IDLE, stream.read_exact(&mut query)).await??;
-        let Some(reply) = reply(zone, &query) else { return Ok(()) };
-        stream.write_u16(u16::try_from(reply.len()).unwrap_or(u16::MAX)).await?;
-        stream.write_all(&reply).await?;
-    }
+/// Answers one message, with its length before it (RFC 1035, section 4.2.2); false where it deserves no answer.
+async fn exchange(stream: &mut TcpStream, zone: &Zone) -> io::Result<bool> {
+    let length = stream.read_u16().await?;
+    let mut query = vec![0; length.into()];
+    stream.read_exact(&mut query).await?;
+    let Some(reply) = reply(zone, &query, Zone::answer) else { return Ok(false) };
+    let Ok(length) = u16::try_from(reply.len()) else { return Ok(false) };
+    stream.write_u16(length).await?;
+    stream.write_all(&reply).await?;
+    Ok(true)
 }
 
-fn reply(zone: &Zone, query: &[u8]) -> Option<Vec<u8>> {
+fn reply(zone: &Zone, query: &[u8], answer: fn(&Zone, &Message) -> Option<Message>) -> Option<Vec<u8>> {
     let request = Message::from_vec(query).ok()?;
-    zone.answer(&request)?.to_vec().ok()
+    answer(zone, &request)?.to_vec().ok()
 }

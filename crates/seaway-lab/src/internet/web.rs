@@ -26,9 +26,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn serve(listener: TcpListener, name: String, allow: Option<Vec<Ipv4Net>>) {
     let site = Arc::new(Site { name, allow });
     let app = Router::new().fallback(who_am_i).with_state(site);
-    if let Err(error) = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await {
-        tracing::error!(%error, "web server ended");
-    }
+    seaway_http::serve(listener, app).await;
 }
 
 async fn who_am_i(

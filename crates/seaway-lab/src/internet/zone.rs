@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,8 @@ use crate::file::Internet;
 
 /// How long an answer may be kept, in seconds.
 const TTL: u32 = 60;
+/// The largest question by UDP that is said to be taken, in bytes.
+const UDP_SIZE: u16 = 1232;
 /// CNAMEs followed in one answer, so that a loop in a lab file ends.
 const CHAIN: usize = 8;
 
@@ -38,6 +40,19 @@ impl Zone {
         zone
     }
 
+    /// [`Zone::answer`] in what a client takes by UDP: one that is too long is left out, and TC says so.
+    pub(crate) fn answer_by_udp(&self, request: &Message) -> Option<Message> {
+        let mut response = self.answer(request)?;
+        // RFC 1035, section 4.2.1; RFC 6891, section 6.2.5.
+        let limit = request.edns.as_ref().map_or(512, |edns| edns.max_payload().max(512));
+        if response.to_vec().is_ok_and(|bytes| bytes.len() > usize::from(limit)) {
+            response.answers.clear();
+            response.authorities.clear();
+            response.metadata.truncation = true;
+        }
+        Some(response)
+    }
+
     /// The answer to `request`, or `None` where it deserves none (it is an answer itself).
     pub(crate) fn answer(&self, request: &Message) -> Option<Message> {
         if request.metadata.message_type != MessageType::Query {
@@ -47,8 +62,10 @@ impl Zone {
         response.metadata.recursion_desired = request.metadata.recursion_desired;
         response.metadata.recursion_available = true;
         response.add_queries(request.queries.iter().cloned());
-        if let Some(edns) = &request.edns {
-            response.edns = Some(edns.clone());
+        if request.edns.is_some() {
+            let mut edns = Edns::new();
+            edns.set_max_payload(UDP_SIZE);
+            response.edns = Some(edns);
         }
         let [query] = request.queries.as_slice() else {
             response.metadata.response_code = ResponseCode::FormErr;
@@ -174,6 +191,24 @@ mod tests {
         let mut request = Message::query();
         request.add_query(Query::query(Name::from_ascii("a.example.").unwrap(), RecordType::A));
         assert_eq!(zone.answer(&request).unwrap().answers.len(), CHAIN);
+    }
+
+    #[test]
+    fn what_is_too_long_for_udp_is_left_out() {
+        let addresses = (1..=60).map(|n| Ipv4Addr::new(198, 51, 100, n)).collect();
+        let host = crate::file::Host { name: "many.example".into(), addresses, ..Default::default() };
+        let zone = Zone::new(&Internet { hosts: vec![host], ..Internet::default() });
+        let mut request = Message::query();
+        request.add_query(Query::query(Name::from_ascii("many.example.").unwrap(), RecordType::A));
+        let seen = |answer: Message| (answer.metadata.truncation, answer.answers.len());
+        assert_eq!(seen(zone.answer_by_udp(&request).unwrap()), (true, 0));
+        assert_eq!(seen(zone.answer(&request).unwrap()), (false, 60));
+        let mut edns = Edns::new();
+        edns.set_max_payload(4096);
+        request.set_edns(edns);
+        let answer = zone.answer_by_udp(&request).unwrap();
+        assert_eq!(answer.edns.as_ref().map(Edns::max_payload), Some(UDP_SIZE));
+        assert_eq!(seen(answer), (false, 60));
     }
 
     #[test]
