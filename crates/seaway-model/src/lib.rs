@@ -6,6 +6,7 @@
 
 mod egress_plan;
 mod explain;
+mod go_duration;
 mod names;
 mod objects;
 mod overlay;
@@ -15,6 +16,7 @@ mod snapshot;
 
 pub use egress_plan::EgressPlan;
 pub use explain::{Flow, Masquerade, NodePlan, Translation};
+pub use go_duration::parse_go_duration;
 pub use names::{ObjectName, Protocol};
 pub use objects::{
     Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Namespace, Node, Pod, Service, ServicePort,
