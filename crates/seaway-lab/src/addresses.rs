@@ -1,15 +1,18 @@
 //! The address plan: which part of a lab has which address. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{Cloud, Egress, Internet};
+use crate::file::{Cloud, Egress, Internet, NatGateway};
 
 /// The most nodes that a lab can have: what fits between the eleventh and the last address of a /24.
 pub(crate) const MAX_NODES: u16 = 200;
+
+/// The gateway's own address on the internet.
+pub(crate) const GATEWAY_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
 /// A node's place in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,20 +67,10 @@ pub(crate) fn plan(cloud: &Cloud, internet: &Internet, count: u16) -> Result<Clo
     let mut nodes: Vec<NodePlan> = (1..=count)
         .map(|n| NodePlan { name: format!("node-{n}"), address: at(10 + u32::from(n)), public: None })
         .collect();
-    let gateway_public = Ipv4Addr::new(203, 0, 113, 1);
     let source_nat = match &cloud.egress {
-        Egress::NatGateway { gateways } => gateways
-            .iter()
-            .enumerate()
-            .map(|(i, gateway)| {
-                let members = members(&gateway.nodes, &nodes).map_err(|node| {
-                    format!("spec.cloud.egress.gateways[{i}].nodes: there is no node {node:?}")
-                })?;
-                Ok(SourceNat { nodes: members, addresses: gateway.addresses.clone(), inbound: false })
-            })
-            .collect::<Result<_, String>>()?,
+        Egress::NatGateway { gateways } => nat_gateways(gateways, &nodes)?,
         Egress::OneToOne { addresses } => {
-            give_public_addresses(&mut nodes, addresses, gateway_public, internet)?;
+            give_public_addresses(&mut nodes, addresses, internet)?;
             let one = |node: &NodePlan| {
                 node.public.map(|public| SourceNat {
                     nodes: vec![node.address],
@@ -92,11 +85,29 @@ pub(crate) fn plan(cloud: &Cloud, internet: &Internet, count: u16) -> Result<Clo
         network: cloud.network,
         mtu: cloud.mtu,
         gateway: at(1),
-        gateway_public,
+        gateway_public: GATEWAY_PUBLIC,
         control_plane: at(2),
         nodes,
         source_nat,
     })
+}
+
+fn nat_gateways(gateways: &[NatGateway], nodes: &[NodePlan]) -> Result<Vec<SourceNat>, String> {
+    let mut served = BTreeSet::new();
+    let mut all = Vec::new();
+    for (i, gateway) in gateways.iter().enumerate() {
+        let field = format!("spec.cloud.egress.gateways[{i}].nodes");
+        let members =
+            members(&gateway.nodes, nodes).map_err(|node| format!("{field}: there is no node {node:?}"))?;
+        if let Some(twice) = members.iter().find(|address| !served.insert(**address)) {
+            let node = nodes.iter().find(|node| node.address == *twice).map_or("", |node| &node.name);
+            return Err(format!(
+                "{field}: {node} has a gateway already (a gateway without nodes is for all)"
+            ));
+        }
+        all.push(SourceNat { nodes: members, addresses: gateway.addresses.clone(), inbound: false });
+    }
+    Ok(all)
 }
 
 /// The addresses of the nodes called `names`, of all where there are none; or the name that is not there.
@@ -115,14 +126,13 @@ fn members(names: &[String], nodes: &[NodePlan]) -> Result<Vec<Ipv4Addr>, String
 fn give_public_addresses(
     nodes: &mut [NodePlan],
     wanted: &BTreeMap<String, Ipv4Addr>,
-    gateway: Ipv4Addr,
     internet: &Internet,
 ) -> Result<(), String> {
     if let Some(name) = wanted.keys().find(|name| !nodes.iter().any(|node| node.name == **name)) {
         return Err(format!("spec.cloud.egress.addresses.{name}: there is no node {name:?}"));
     }
     let taken = |address: &Ipv4Addr| {
-        *address == gateway
+        *address == GATEWAY_PUBLIC
             || *address == internet.resolver
             || wanted.values().any(|a| a == address)
             || internet.hosts.iter().any(|host| host.addresses.contains(address))
@@ -142,7 +152,6 @@ fn give_public_addresses(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::NatGateway;
 
     #[test]
     fn the_default_cloud_has_one_gateway_for_all() {
@@ -167,11 +176,19 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_for_a_node_that_is_not_there_is_refused() {
-        let gateways =
-            vec![NatGateway { nodes: vec!["node-9".into()], addresses: vec![Ipv4Addr::new(203, 0, 113, 5)] }];
-        let cloud = Cloud { egress: Egress::NatGateway { gateways }, ..Cloud::default() };
-        let error = plan(&cloud, &Internet::default(), 3).unwrap_err();
-        assert_eq!(error, "spec.cloud.egress.gateways[0].nodes: there is no node \"node-9\"");
+    fn a_node_has_to_be_there_and_has_one_gateway() {
+        for (nodes, problem) in [
+            (&[&["node-9"][..]][..], "gateways[0].nodes: there is no node \"node-9\""),
+            (&[&["node-1"], &["node-2", "node-1"]], "gateways[1].nodes: node-1 has a gateway already"),
+            (&[&["node-3"], &[]], "gateways[1].nodes: node-3 has a gateway already"),
+        ] {
+            let gateway = |names: &&[&str]| NatGateway {
+                nodes: names.iter().map(|&name| name.to_owned()).collect(),
+                addresses: vec![Ipv4Addr::new(203, 0, 113, 5)],
+            };
+            let egress = Egress::NatGateway { gateways: nodes.iter().map(gateway).collect() };
+            let error = plan(&Cloud { egress, ..Cloud::default() }, &Internet::default(), 3).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 }

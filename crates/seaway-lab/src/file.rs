@@ -3,7 +3,7 @@
 //! A lab file is YAML with `kind: Lab`; it may stand among Kubernetes manifests, in the same file or folder. All that it
 //! leaves out has a default, so the empty lab file is the lab that `seaway lab up` makes without one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -22,9 +22,6 @@ pub(crate) struct LabFile {
     pub(crate) api_version: String,
     /// `Lab`.
     pub(crate) kind: String,
-    /// Only `name` is used, as the default of `--name`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) metadata: BTreeMap<String, String>,
     /// The lab itself.
     #[serde(default)]
     pub(crate) spec: LabSpec,
@@ -212,30 +209,66 @@ fn check(spec: &LabSpec) -> Result<(), (String, String)> {
     if !(576..=9000).contains(&spec.cloud.mtu) {
         return Err(("spec.cloud.mtu".into(), format!("{} is not between 576 and 9000", spec.cloud.mtu)));
     }
-    check_egress(&spec.cloud.egress)?;
-    let mut seen = BTreeMap::from([(spec.internet.resolver, "the resolver".to_owned())]);
-    for (i, host) in spec.internet.hosts.iter().enumerate() {
+    let mut taken = Taken::from([(crate::addresses::GATEWAY_PUBLIC, "the gateway".to_owned())]);
+    claim(&mut taken, "spec.internet.resolver", spec.internet.resolver, "the resolver")?;
+    check_internet(&spec.internet, &mut taken)?;
+    check_egress(&spec.cloud.egress, &mut taken)
+}
+
+/// Public addresses and whose they are.
+type Taken = BTreeMap<Ipv4Addr, String>;
+
+fn claim(taken: &mut Taken, field: &str, address: Ipv4Addr, who: &str) -> Result<(), (String, String)> {
+    public(field, address)?;
+    match taken.insert(address, who.to_owned()) {
+        Some(other) => Err((field.into(), format!("{address} is also the address of {other}"))),
+        None => Ok(()),
+    }
+}
+
+fn check_internet(internet: &Internet, taken: &mut Taken) -> Result<(), (String, String)> {
+    let mut names = BTreeSet::from([crate::boxes::RESOLVER.to_owned()]);
+    for (i, host) in internet.hosts.iter().enumerate() {
         let field = format!("spec.internet.hosts[{i}]");
-        if host.name.is_empty() || host.name.len() > 253 {
-            return Err((format!("{field}.name"), "must be a domain name".into()));
+        domain(&format!("{field}.name"), &host.name)?;
+        if !names.insert(host.name.to_ascii_lowercase()) {
+            return Err((format!("{field}.name"), format!("there is a host {:?} already", host.name)));
         }
         if host.addresses.is_empty() {
             return Err((format!("{field}.addresses"), "at least one address is needed".into()));
         }
         for address in &host.addresses {
-            public(&format!("{field}.addresses"), *address)?;
-            if let Some(other) = seen.insert(*address, host.name.clone()) {
-                return Err((
-                    format!("{field}.addresses"),
-                    format!("{address} is also the address of {other}"),
-                ));
-            }
+            claim(taken, &format!("{field}.addresses"), *address, &host.name)?;
         }
     }
-    public("spec.internet.resolver", spec.internet.resolver)
+    for (alias, target) in &internet.aliases {
+        let field = format!("spec.internet.aliases.{alias}");
+        domain(&field, alias)?;
+        domain(&field, target)?;
+        if names.contains(&alias.to_ascii_lowercase()) {
+            return Err((field, "is a host's own name".into()));
+        }
+    }
+    Ok(())
 }
 
-fn check_egress(egress: &Egress) -> Result<(), (String, String)> {
+/// The longest name of a host, in bytes: its log file has some letters more, and 255 at the most.
+const LONGEST_NAME: usize = 240;
+
+/// Names become labels of DNS, hostnames and names of files.
+fn domain(field: &str, name: &str) -> Result<(), (String, String)> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if name.len() <= LONGEST_NAME && name.split('.').all(is_label) {
+        return Ok(());
+    }
+    let accepted = "letters, digits, '-' and '_' in labels of 1 to 63, separated by dots";
+    Err((field.into(), format!("{name:?} is no domain name: {accepted}, at most {LONGEST_NAME} in all")))
+}
+
+fn check_egress(egress: &Egress, taken: &mut Taken) -> Result<(), (String, String)> {
     match egress {
         Egress::NatGateway { gateways } => {
             for (i, gateway) in gateways.iter().enumerate() {
@@ -245,12 +278,16 @@ fn check_egress(egress: &Egress) -> Result<(), (String, String)> {
                 }
                 for address in &gateway.addresses {
                     public(&field, *address)?;
+                    // Gateways may share an address; nobody else may have it.
+                    if let Some(other) = taken.get(address) {
+                        return Err((field, format!("{address} is also the address of {other}")));
+                    }
                 }
             }
         }
         Egress::OneToOne { addresses } => {
             for (node, address) in addresses {
-                public(&format!("spec.cloud.egress.addresses.{node}"), *address)?;
+                claim(taken, &format!("spec.cloud.egress.addresses.{node}"), *address, node)?;
             }
         }
     }
@@ -292,6 +329,29 @@ mod tests {
             (
                 "  internet: {hosts: [{name: a, addresses: [192.0.2.1]}, {name: b, addresses: [192.0.2.1]}]}\n",
                 "spec.internet.hosts[1].addresses",
+            ),
+            ("  internet: {hosts: [{name: ../a, addresses: [192.0.2.1]}]}\n", "spec.internet.hosts[0].name"),
+            (
+                "  internet: {hosts: [{name: resolver, addresses: [192.0.2.1]}]}\n",
+                "spec.internet.hosts[0].name",
+            ),
+            (
+                "  internet: {hosts: [{name: a, addresses: [192.0.2.1]}, {name: A, addresses: [192.0.2.2]}]}\n",
+                "spec.internet.hosts[1].name",
+            ),
+            (
+                "  internet: {hosts: [{name: a, addresses: [203.0.113.1]}]}\n",
+                "spec.internet.hosts[0].addresses",
+            ),
+            ("  internet: {aliases: {a b: google.com}}\n", "spec.internet.aliases.a b"),
+            ("  internet: {aliases: {google.com: b}}\n", "spec.internet.aliases.google.com"),
+            (
+                "  cloud: {egress: {type: nat-gateway, gateways: [{addresses: [198.51.100.10]}]}}\n",
+                "spec.cloud.egress.gateways[0].addresses",
+            ),
+            (
+                "  cloud: {egress: {type: one-to-one, addresses: {node-1: 203.0.113.9, node-2: 203.0.113.9}}}\n",
+                "spec.cloud.egress.addresses.node-2",
             ),
             ("  nod: 3\n", "lab file"),
         ] {

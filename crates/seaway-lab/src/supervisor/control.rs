@@ -47,7 +47,9 @@ fn answer(mut stream: &UnixStream, lab: &Lab) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
-    let done = match serde_json::from_str(&line).context("the request")? {
+    let request = serde_json::from_str(&line).context("the request")?;
+    let _one_at_a_time = lab.changing.lock();
+    let done = match request {
         Request::StopNode(name) => lab.stop_node(&name),
         Request::StartNode(name) => lab.start_node(&name),
     };

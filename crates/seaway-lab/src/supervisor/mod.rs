@@ -53,14 +53,14 @@ pub(crate) enum Progress {
 pub(crate) fn run() -> anyhow::Result<()> {
     let task: Task = serde_json::from_reader(std::io::stdin()).context("the supervisor's task")?;
     let paths = Paths::new(&task.design.name)?;
-    let lab = match Lab::start(task, paths) {
-        Ok(lab) => lab,
+    let listening = control::listen(&paths.control_socket());
+    let (socket, lab) = match listening.and_then(|socket| Ok((socket, Lab::start(task, paths)?))) {
+        Ok(started) => started,
         Err(error) => {
             say(&Progress::Failed(format!("{error:#}")));
             return Err(error);
         }
     };
-    let socket = control::listen(&lab.paths.control_socket())?;
     say(&Progress::Started);
     control::serve(&socket, &lab);
     Ok(())
@@ -73,6 +73,11 @@ fn say(progress: &Progress) {
     }
 }
 
+/// Where the namespace of an internet's host is bound: nodes and the gateway may have the same name.
+fn of_internet(host: &str) -> String {
+    format!("internet-{host}")
+}
+
 /// A lab that runs.
 struct Lab {
     task: Task,
@@ -81,6 +86,8 @@ struct Lab {
     fabric: Fabric,
     /// By node; a node that is not here is stopped.
     nodes: parking_lot::Mutex<BTreeMap<String, Arc<Unit>>>,
+    /// Held while a node is stopped or started by request: what one undoes another may just have made.
+    changing: parking_lot::Mutex<()>,
 }
 
 impl Lab {
@@ -90,7 +97,14 @@ impl Lab {
         std::fs::create_dir_all(paths.run.join("logs"))?;
         let fabric = Fabric::build(&paths.run.join("netns"), task.design.cloud.mtu)?;
         say(&Progress::Done("network".into()));
-        let lab = Arc::new(Self { task, paths, root_dir, fabric, nodes: Default::default() });
+        let lab = Arc::new(Self {
+            task,
+            paths,
+            root_dir,
+            fabric,
+            nodes: Default::default(),
+            changing: Default::default(),
+        });
         lab.start_control_plane()?;
         say(&Progress::Done("control plane".into()));
         std::thread::scope(|scope| {
@@ -175,7 +189,7 @@ impl Lab {
         let resolver = Host { name: RESOLVER.into(), addresses: vec![internet.resolver], ..Host::default() };
         for (n, host) in std::iter::once(&resolver).chain(&internet.hosts).enumerate() {
             self.attach_host(n, host)?;
-            let path = self.fabric.path(&host.name);
+            let path = self.fabric.path(&of_internet(&host.name));
             let started = if n == 0 {
                 self.boxes().resolver(&path)?
             } else {
@@ -190,11 +204,10 @@ impl Lab {
     fn attach_host(&self, n: usize, host: &Host) -> anyhow::Result<()> {
         let port = format!("host-{n}");
         let addresses = host.addresses.iter().map(|address| (*address, 32)).collect();
-        self.fabric.attach(
-            &host.name,
-            &[Attachment { switch: Switch::Internet, port, interface: "eth0", addresses }],
-        )?;
-        self.reach_the_internet(&host.name, "eth0")
+        let name = of_internet(&host.name);
+        self.fabric
+            .attach(&name, &[Attachment { switch: Switch::Internet, port, interface: "eth0", addresses }])?;
+        self.reach_the_internet(&name, "eth0")
     }
 
     /// All of the internet is on one switch.
