@@ -1,5 +1,6 @@
 //! `seaway lab`: its command line.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +25,8 @@ Examples:
   seaway lab exec internet/google.com -- tcpdump -ni eth0
   seaway lab down
 
-Exit codes: 0 done; 1 failed, the reason is on standard error; 2 wrong usage; `exec`: its program's.
+Exit codes: 0 done; 1 failed, the reason is on standard error; 2 wrong usage. `exec` ends with its program's (128 + N after
+signal N), 127 where there is no such program, 126 where it can't be executed.
 Needs root. The lab's logs are in /run/seaway/labs/NAME/logs.")]
 pub struct LabArgs {
     #[command(subcommand)]
@@ -46,7 +48,7 @@ enum Command {
     /// Stop or start a node
     Node(NodeArgs),
     /// List the labs of this machine
-    List,
+    List(OutputArgs),
     /// The lab's first process
     #[command(hide = true)]
     Supervisor,
@@ -73,6 +75,12 @@ pub(crate) struct NameArgs {
 struct StatusArgs {
     #[command(flatten)]
     lab: NameArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+struct OutputArgs {
     /// How to show it
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -148,6 +156,16 @@ pub(crate) struct NetworkArgs {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// Prints to standard output; a reader who has seen enough, such as `head`, is no failure.
+pub(crate) fn show(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -162,13 +180,13 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Up(args) => up::run(&args)?,
         Command::Down(args) => down::run(&args.name)?,
-        Command::Status(args) => return status::run(&args.lab.name, args.output),
+        Command::Status(args) => return status::run(&args.lab.name, args.output.output),
         Command::Exec(args) => {
             return exec::run(&args.lab.name, &args.target, args.container.as_deref(), args.command);
         }
         Command::Kubeconfig(args) => {
             let (paths, _) = crate::state::LabState::running(&args.name)?;
-            println!("{}", paths.admin_kubeconfig().display());
+            show(&paths.admin_kubeconfig().display().to_string())?;
         }
         Command::Node(args) => {
             let (lab, request) = match args.command {
@@ -178,7 +196,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             let (paths, _) = crate::state::LabState::running(&lab.name)?;
             supervisor::ask(&paths.control_socket(), &request)?;
         }
-        Command::List => status::list(),
+        Command::List(args) => status::list(args.output)?,
         Command::Supervisor => supervisor::run()?,
         Command::NodeMain(args) => node::run(&args)?,
         Command::InternetHost(args) => {

@@ -1,11 +1,14 @@
 //! `seaway lab down`: ends a lab and removes what it left.
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use seaway_net::sandbox::{self, Signal};
 
+use crate::command::show;
 use crate::paths::Paths;
 use crate::state::{LabState, Process};
 
@@ -18,8 +21,7 @@ pub(crate) fn run(name: &str) -> anyhow::Result<()> {
     let _lock = lock(&paths)?;
     let was_there = remove(&paths)?;
     paths.forget().context("cannot remove the lock")?;
-    println!("lab {name} {}", if was_there { "is down" } else { "was not up" });
-    Ok(())
+    show(&format!("lab {name} {}", if was_there { "is down" } else { "was not up" }))
 }
 
 /// Keeps other commands from changing the lab at the same time.
@@ -28,32 +30,75 @@ pub(crate) fn lock(paths: &Paths) -> anyhow::Result<File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another `seaway lab up` or `down` is at work on this lab; wait for it to end ({} is locked)",
-            path.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+    loop {
+        let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        match file.try_lock() {
+            // Whoever held the lock may have removed the file meanwhile; the next command would lock another one.
+            Ok(()) if !is_at(&file, &path)? => {}
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => anyhow::bail!(
+                "another `seaway lab up` or `down` is at work on this lab; wait for it to end ({} is locked)",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
+    }
+}
+
+fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    let held = identity(&file.metadata()?);
+    match std::fs::metadata(path) {
+        Ok(there) => Ok(identity(&there) == held),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 /// Ends all processes of the lab and removes its files; whether there was anything.
 pub(crate) fn remove(paths: &Paths) -> anyhow::Result<bool> {
     let mut was_there = paths.run.exists() || paths.state.exists();
-    // A damaged file tells no process; the search below finds the lab's processes without it.
     if let Ok(Some(state)) = LabState::read(paths) {
         was_there |= state.init.is_alive();
         end(state.init)?;
+    }
+    // Where the file is damaged, or `up` was killed before it wrote it.
+    for supervisor in supervisors(paths)? {
+        was_there = true;
+        end(supervisor)?;
     }
     paths.remove().with_context(|| format!("cannot remove {}", paths.run.display()))?;
     Ok(was_there)
 }
 
-/// Kills process 1 of the lab, with which the kernel kills the rest, and waits until it is gone.
+/// The lab's supervisors, with each of which its lab ends, by their command lines: proc_pid_cmdline(5).
+fn supervisors(paths: &Paths) -> std::io::Result<Vec<Process>> {
+    let line = format!("{}\0lab\0supervisor\0", paths.binary().display());
+    let Ok(binary) = std::fs::metadata(paths.binary()) else { return Ok(Vec::new()) };
+    // Another machine's lab, which a container looks like, may have the same command line.
+    let is_ours = |pid: i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|own| own == line.as_bytes())
+            && std::fs::metadata(format!("/proc/{pid}/exe"))
+                .is_ok_and(|exe| identity(&exe) == identity(&binary))
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process that ended meanwhile has nothing to read.
+        if is_ours(pid) {
+            found.extend(Process::of(pid).ok());
+        }
+    }
+    Ok(found)
+}
+
+/// Kills process 1 of the lab, with which the kernel kills the rest, or the supervisor, with which process 1 ends; waits until
+/// it is gone.
 fn end(init: Process) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while init.is_alive() {

@@ -8,7 +8,7 @@ use seaway_net::sandbox::{self, Entry, Namespaces, Sandbox, Stdio};
 use crate::boxes;
 use crate::state::LabState;
 
-/// Runs `command` at `target`; its exit code is the result.
+/// Runs `command` at `target`; its exit code is the result, or the shell's 126 or 127 where it can't be executed.
 pub(crate) fn run(
     lab: &str,
     target: &str,
@@ -38,7 +38,14 @@ pub(crate) fn run(
         uid: None,
         gid: None,
     };
-    let code = sandbox::enter(place.pid, &entry, Stdio::inherit()?)?.wait()?;
+    let code = match sandbox::enter(place.pid, &entry, Stdio::inherit()?) {
+        Ok(mut running) => running.wait()?,
+        Err(error) => {
+            let Some(code) = error.shell_exit_code() else { return Err(error.into()) };
+            eprintln!("seaway: {error}");
+            code.into()
+        }
+    };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

@@ -47,6 +47,7 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
             .is_some_and(|e| matches!(e, "yaml" | "yml" | "json"))
     };
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_manifest).collect();
+    anyhow::ensure!(!files.is_empty(), "{} has no .yaml, .yml or .json file", path.display());
     files.sort();
     Ok(files)
 }

@@ -18,7 +18,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// A process that ran this long starts with a clean record.
 const STABLE: Duration = Duration::from_secs(30);
 
-/// `seaway lab node`: the supervisor starts it, nobody else.
+/// `seaway lab node-main`: the supervisor starts it, nobody else.
 #[derive(clap::Args, Debug)]
 pub(crate) struct NodeArgs {
     #[arg(long)]

@@ -71,6 +71,11 @@ impl Paths {
         self.state.join("pki")
     }
 
+    /// The lab's own copy of this binary.
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.state.join("seaway")
+    }
+
     /// The disk of one node.
     pub(crate) fn node_disk(&self, node: &str) -> PathBuf {
         self.state.join("nodes").join(node)

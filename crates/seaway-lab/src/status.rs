@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::addresses::CloudPlan;
 use crate::boxes;
-use crate::command::Output;
+use crate::command::{Output, show};
 use crate::paths::{self, Paths};
 use crate::state::LabState;
 
@@ -72,18 +72,31 @@ pub(crate) fn run(name: &str, output: Output) -> anyhow::Result<ExitCode> {
     let (paths, state) = LabState::running(name)?;
     let status = collect(&paths, &state)?;
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Output::Text => print(&status),
+        Output::Json => show(&serde_json::to_string_pretty(&status)?)?,
+        Output::Text => show(text(&status).trim_end())?,
     }
     Ok(if status.error.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// A line of `seaway lab list`.
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    /// A lab that is not has left something over, which `seaway lab down` removes.
+    running: bool,
+}
+
 /// Lists the labs of this machine.
-pub(crate) fn list() {
-    for name in paths::names() {
-        let state = if LabState::running(&name).is_ok() { "up" } else { "down (left over)" };
-        println!("{name:<24} {state}");
+pub(crate) fn list(output: Output) -> anyhow::Result<()> {
+    let listed = |name: String| Listed { running: LabState::running(&name).is_ok(), name };
+    let labs: Vec<Listed> = paths::names().into_iter().map(listed).collect();
+    if output == Output::Json {
+        return show(&serde_json::to_string_pretty(&labs)?);
     }
+    let mut out = String::new();
+    let state = |lab: &Listed| if lab.running { "up" } else { "down (left over)" }.to_owned();
+    table(&mut out, &["LAB", "STATE"], labs.iter().map(|lab| vec![lab.name.clone(), state(lab)]));
+    show(out.trim())
 }
 
 fn collect(paths: &Paths, state: &LabState) -> anyhow::Result<Status> {
@@ -168,10 +181,13 @@ fn pod_status(pod: &Pod) -> PodStatus {
     }
 }
 
-fn print(status: &Status) {
-    println!("lab {}   API server {}   KUBECONFIG={}", status.name, status.api_server, status.kubeconfig);
+fn text(status: &Status) -> String {
+    let mut out = format!(
+        "lab {}   API server {}   KUBECONFIG={}\n",
+        status.name, status.api_server, status.kubeconfig
+    );
     if let Some(error) = &status.error {
-        println!("the API server does not answer: {error}");
+        out += &format!("the API server does not answer: {error}\n");
     }
     let yes = |ready: bool| if ready { "yes" } else { "no" }.to_owned();
     let nodes = status.nodes.iter().map(|node| {
@@ -183,26 +199,27 @@ fn print(status: &Status) {
             node.pod_cidr.clone(),
         ]
     });
-    table(&["NODE", "READY", "ADDRESS", "SEEN OUTSIDE AS", "PODS"], nodes);
+    table(&mut out, &["NODE", "READY", "ADDRESS", "SEEN OUTSIDE AS", "PODS"], nodes);
     let pods = status.pods.iter().map(|pod| {
         let name = format!("{}/{}", pod.namespace, pod.name);
         vec![name, yes(pod.ready), pod.phase.clone(), pod.address.clone(), pod.node.clone()]
     });
-    table(&["POD", "READY", "PHASE", "ADDRESS", "NODE"], pods);
-    table(
-        &["INTERNET HOST", "ADDRESSES"],
-        status.internet.iter().map(|host| vec![host.name.clone(), host.addresses.join(",")]),
-    );
+    table(&mut out, &["POD", "READY", "PHASE", "ADDRESS", "NODE"], pods);
+    let hosts = status.internet.iter().map(|host| vec![host.name.clone(), host.addresses.join(",")]);
+    table(&mut out, &["INTERNET HOST", "ADDRESSES"], hosts);
     let programs = status.processes.iter().filter(|process| !process.what.starts_with("shim of "));
-    table(&["PID", "PROCESS"], programs.map(|process| vec![process.pid.to_string(), process.what.clone()]));
+    let programs = programs.map(|process| vec![process.pid.to_string(), process.what.clone()]);
+    table(&mut out, &["PID", "PROCESS"], programs);
+    out
 }
 
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+fn table(out: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header.to_vec()).add_rows(rows);
-    println!();
+    out.push('\n');
     for line in table.lines() {
-        println!("{}", line.trim());
+        out.push_str(line.trim());
+        out.push('\n');
     }
 }

@@ -13,8 +13,8 @@ use seaway_net::sandbox::{self, Ns, Spec, Stdio};
 
 use crate::addresses::{self, NodePlan};
 use crate::boxes::{self, NodeFiles};
-use crate::command::{NameArgs, NetworkArgs};
-use crate::file::LabSpec;
+use crate::command::{NameArgs, NetworkArgs, show};
+use crate::file::{self, LabSpec};
 use crate::manifests::{self, Manifests};
 use crate::paths::Paths;
 use crate::progress::Display;
@@ -54,8 +54,10 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
         Ok(state) => state,
         Err(error) => {
             let error = error.context(log_tails(&paths));
-            down::remove(&paths)?;
-            return Err(error);
+            return Err(match down::remove(&paths).and_then(|_| Ok(paths.forget()?)) {
+                Ok(()) => error,
+                Err(left) => error.context(format!("{left:#}; `seaway lab down` tries again")),
+            });
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,8 +72,7 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
         })
     })?;
     display.finish(&format!("lab {} is up in {:.1} s", design.name, begun.elapsed().as_secs_f64()));
-    println!("export KUBECONFIG={}", paths.admin_kubeconfig().display());
-    Ok(())
+    show(&format!("export KUBECONFIG={}", paths.admin_kubeconfig().display()))
 }
 
 /// Decides what the lab is: the command line over the lab file over the defaults.
@@ -85,9 +86,10 @@ fn design(args: &UpArgs, manifests: &Manifests) -> anyhow::Result<Design> {
         "--pod-cidr {pods}: has no /24 for each of {nodes} nodes"
     );
     anyhow::ensure!(services.prefix_len() <= 24, "--service-cidr {services}: use a /24 or larger");
-    let networks =
-        [("--pod-cidr", pods), ("--service-cidr", services), ("the cloud's network", cloud.network)];
-    for (i, (name, network)) in networks.iter().enumerate() {
+    let own = [("--pod-cidr", pods), ("--service-cidr", services), ("the cloud's network", cloud.network)];
+    let internet = file::documentation_networks().map(|network| ("the internet's network", network));
+    let networks = [&own[..], &internet].concat();
+    for (i, (name, network)) in own.iter().enumerate() {
         for (other_name, other) in &networks[i + 1..] {
             anyhow::ensure!(
                 !network.contains(&other.network()) && !other.contains(&network.network()),
@@ -184,7 +186,7 @@ fn node_files(pki: &Pki, server: &str, node: &NodePlan) -> anyhow::Result<NodeFi
 /// This binary under a name of the lab's own, so that a rebuild does not change a lab that runs.
 fn own_binary(paths: &Paths) -> anyhow::Result<String> {
     let binary = std::env::current_exe().context("cannot find the seaway binary")?;
-    let ours = paths.state.join("seaway");
+    let ours = paths.binary();
     // On another file system there are no hard links.
     if std::fs::hard_link(&binary, &ours).is_err() {
         std::fs::copy("/proc/self/exe", &ours)
@@ -272,6 +274,7 @@ mod tests {
             (3, "10.244.0.0/23", "10.96.0.0/12", "no /24 for each"),
             (3, "10.96.0.0/16", "10.96.0.0/12", "overlap"),
             (3, "172.18.0.0/16", "10.96.0.0/12", "overlap"),
+            (3, "198.51.0.0/16", "10.96.0.0/12", "overlap"),
             (3, "10.244.0.0/16", "10.96.0.0/28", "use a /24"),
         ] {
             let error = design(nodes, pods, services).unwrap_err().to_string();

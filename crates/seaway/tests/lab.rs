@@ -92,6 +92,44 @@ fn a_lab_leaves_nothing_behind() {
     lab.seaway(&["down"]);
     nothing_is_left(&lab, &third);
     assert_eq!(changed(&before), Vec::<String>::new(), "after kill -9 and lab down");
+
+    // What says which processes are the lab's is gone, as when `lab up` was killed before it wrote it.
+    lab.start(&["--nodes", "1"]);
+    let fourth = pids(&lab);
+    std::fs::remove_file(format!("/run/seaway/labs/{}/lab.json", lab.name)).unwrap();
+    lab.seaway(&["down"]);
+    nothing_is_left(&lab, &fourth);
+}
+
+#[test]
+fn commands_say_how_they_went() {
+    let lab = Lab::up("codes", &["--nodes", "1"]);
+    for (command, code) in [
+        (&["true"][..], 0),
+        (&["sh", "-c", "exit 42"], 42),
+        (&["sh", "-c", "kill -9 $$"], 137),
+        (&["no-such-program"], 127),
+        (&["/no/such/program"], 127),
+        (&["/etc/passwd"], 126),
+    ] {
+        let output = lab.try_exec("node/node-1", command);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {output:?}");
+    }
+    let nowhere = lab.try_exec("node/node-9", &["true"]);
+    assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
+    let listed: serde_json::Value = serde_json::from_str(&lab.seaway(&["list", "-o", "json"])).unwrap();
+    let own = listed.as_array().unwrap().iter().find(|listed| listed["name"] == lab.name.as_str());
+    assert_eq!(own.expect("in the list")["running"], true);
+    assert!(lab.seaway(&["list"]).lines().any(|line| line.starts_with(&lab.name)));
+    // A reader that goes away early is no failure.
+    let script =
+        format!("'{}' lab status --name {} | true; exit ${{PIPESTATUS[0]}}", common::SEAWAY, lab.name);
+    checked(Command::new("bash").args(["-c", &script]));
+
+    for (arguments, code) in [(&["status", "--name", "test-none"][..], 1), (&["no-such-command"], 2)] {
+        let output = Command::new(common::SEAWAY).arg("lab").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+    }
 }
 
 #[test]

@@ -300,4 +300,15 @@ impl SandboxError {
         matches!(self, Self::Setup { operation, source, .. }
             if operation == shim::EXECUTE && source.kind() == io::ErrorKind::NotFound)
     }
+
+    /// What a shell ends with where it can't execute a program: 127 if there is none, 126 if it can't be
+    /// executed (POSIX, Shell Command Language, 2.8.2); `None` for all other failures.
+    pub fn shell_exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Setup { operation, .. } if operation == shim::EXECUTE => {
+                Some(if self.is_not_found() { 127 } else { 126 })
+            }
+            _ => None,
+        }
+    }
 }
