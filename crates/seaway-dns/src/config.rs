@@ -21,7 +21,6 @@ pub(crate) struct BlockConfig {
     /// The addresses to listen at; empty: all.
     pub(crate) bind: Vec<IpAddr>,
     pub(crate) errors: bool,
-    pub(crate) debug: bool,
     pub(crate) health: Option<Health>,
     pub(crate) ready: Option<SocketAddr>,
     pub(crate) prometheus: Option<SocketAddr>,
@@ -127,10 +126,6 @@ fn read_directive(
             directive.bare()?;
             flag(&mut config.loop_detection, name)
         }
-        "debug" => {
-            directive.bare()?;
-            flag(&mut config.debug, name)
-        }
         "whoami" => {
             directive.bare()?;
             flag(&mut config.whoami, name)
@@ -171,7 +166,6 @@ impl BlockConfig {
         let used = [
             ("reload", self.reload.is_some()),
             ("bind", !self.bind.is_empty()),
-            ("debug", self.debug),
             ("ready", self.ready.is_some()),
             ("health", self.health.is_some()),
             ("prometheus", self.prometheus.is_some()),

@@ -240,7 +240,8 @@ pub fn encode(query: &Query, reply: &Reply) -> Encoded {
     metadata.response_code = reply.code;
     metadata.authoritative = reply.authoritative;
     metadata.recursion_available = reply.recursion_available;
-    metadata.authentic_data = reply.authentic_data;
+    // RFC 6840, section 5.8: for those who understand it; another client's may have brought it into the cache.
+    metadata.authentic_data = reply.authentic_data && (query.authentic_data || query.dnssec_ok());
     metadata.truncation = reply.truncated;
     let question = Question::query(query.name.clone(), query.record_type);
     let encoder = Encoder {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use sha2::{Digest, Sha512};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::{self, BlockConfig, Outside};
@@ -128,7 +128,32 @@ pub async fn run(args: DnsArgs) -> anyhow::Result<ExitCode> {
         println!("{}: {} server blocks, no errors", args.conf.display(), configs.len());
         return Ok(ExitCode::SUCCESS);
     }
-    Server::start(args, loaded.hash, configs).await?.run().await
+    // Before the start, which may wait for an API server: process 1 of a container is deaf to signals it does not handle.
+    let mut signals = Signals::listen()?;
+    let server = tokio::select! {
+        started = Server::start(args, loaded.hash, configs) => started?,
+        _ = signals.terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = signals.interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    server.run(signals).await
+}
+
+/// What the server is told from outside.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// Look at the Corefile.
+    user: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            user: signal(SignalKind::user_defined1())?,
+        })
+    }
 }
 
 struct Server {
@@ -153,9 +178,12 @@ impl Server {
         let (listeners, endpoints) = (Listeners::default(), Endpoints::new(metrics));
         let mut server = Self { args, hash, reload, shared, fatal, instance, listeners, endpoints };
         // Health first, so that a liveness probe does not end a server that waits for the API server.
-        server.endpoints.apply(&http_endpoints(&server.instance), server.instance.readiness.clone()).await?;
+        let http = http_endpoints(&server.instance);
+        let added = server.endpoints.open(&http).await?;
+        server.endpoints.switch(&http, added, server.instance.readiness.clone());
         server.instance.wait_for_clusters().await;
-        server.listeners.apply(&server.instance.routes).await?;
+        let opened = server.listeners.open(&server.instance.routes).await?;
+        server.listeners.switch(&server.instance.routes, opened);
         server.instance.listening();
         server.shared.metrics.loaded(&server.hash);
         if !server.args.quiet {
@@ -165,10 +193,8 @@ impl Server {
         Ok(server)
     }
 
-    async fn run(mut self) -> anyhow::Result<ExitCode> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut user = signal(SignalKind::user_defined1())?;
+    async fn run(mut self, signals: Signals) -> anyhow::Result<ExitCode> {
+        let Signals { mut terminate, mut interrupt, mut user } = signals;
         loop {
             let pause = self.reload.map_or(Duration::MAX, |reload| reload.pause(rand::random()));
             tokio::select! {
@@ -224,8 +250,12 @@ impl Server {
         let reload = reload_of(&configs);
         let mut instance = Instance::new(configs, &self.shared).await?;
         instance.wait_for_clusters().await;
-        self.listeners.apply(&instance.routes).await?;
-        self.endpoints.apply(&http_endpoints(&instance), instance.readiness.clone()).await?;
+        let http = http_endpoints(&instance);
+        // All that may fail comes first: the last good Corefile stays in force as a whole, or goes as a whole.
+        let (opened, added) =
+            (self.listeners.open(&instance.routes).await?, self.endpoints.open(&http).await?);
+        self.listeners.switch(&instance.routes, opened);
+        self.endpoints.switch(&http, added, instance.readiness.clone());
         instance.listening();
         self.instance = instance;
         self.reload = reload;

@@ -185,12 +185,14 @@ async fn from_start_to_end() {
     let late = "late.default.svc.cluster.local.";
     assert_eq!(ask(ports.dns, late).await.unwrap().response_code, ResponseCode::NXDomain);
     eventually("a watch", async || events.receiver_count() > 0).await;
-    let service = json!({"type": "ADDED", "object": {
-        "kind": "Service", "apiVersion": "v1",
-        "metadata": {"name": "late", "namespace": "default", "resourceVersion": "2", "uid": "u3"},
-        "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{"port": 80}]}
-    }});
-    events.send(service).unwrap();
+    let added = |name: &str, ip: &str, version: &str| {
+        json!({"type": "ADDED", "object": {
+            "kind": "Service", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": "default", "resourceVersion": version, "uid": name},
+            "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80}]}
+        }})
+    };
+    events.send(added("late", "10.96.0.9", "2")).unwrap();
     eventually("the new service", async || ask(ports.dns, late).await.unwrap().answers.len() == 1).await;
 
     // A bad Corefile changes nothing but a metric; a good one takes over.
@@ -199,6 +201,20 @@ async fn from_start_to_end() {
     signal("-USR1");
     eventually("the failed reload", async || metric("coredns_reload_failed_total 1\n").await).await;
     assert_eq!(ask(ports.dns, late).await.unwrap().answers[0].ttl, 30);
+    // Nor does one whose addresses can't all be had, however much of it could.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ready = format!("ready 127.0.0.1:{}", ports.ready);
+    let unfit = format!("ready {}", taken.local_addr().unwrap());
+    let unfit = corefile(&ports, api, "16").replace(&ready, &unfit);
+    std::fs::write(&path, unfit).unwrap();
+    signal("-USR1");
+    eventually("the second failed reload", async || metric("coredns_reload_failed_total 2\n").await).await;
+    assert_eq!(ask(ports.dns, late).await.unwrap().answers[0].ttl, 30);
+    events.send(added("latest", "10.96.0.8", "3")).unwrap();
+    eventually("a later Service by the old Corefile", async || {
+        ask(ports.dns, "latest.default.svc.cluster.local.").await.unwrap().answers.len() == 1
+    })
+    .await;
     std::fs::write(&path, corefile(&ports, api, "17")).unwrap();
     signal("-USR1");
     eventually("the new Corefile", async || {

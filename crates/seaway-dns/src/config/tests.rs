@@ -84,7 +84,7 @@ fn other_files_that_are_right() {
         ". {\n hosts /etc/hosts a.example {\n  192.0.2.1 x.a.example y\n  ttl 60\n  no_reverse\n  reload 1s\n  fallthrough\n }\n}\n",
         ". {\n kubernetes cluster.local {\n  endpoint https://192.0.2.1\n  namespaces a b\n  endpoint_pod_names\n  noendpoints\n  ignore empty_service\n  startup_timeout 1s\n }\n}\n",
         "10.0.0.0/8 {\n whoami\n}\n",
-        ". {\n health :8081\n ready 127.0.0.1:8182\n prometheus localhost:9154\n reload 10s 5s\n errors\n debug\n loop\n loadbalance round_robin\n}\n",
+        ". {\n health :8081\n ready 127.0.0.1:8182\n prometheus localhost:9154\n reload 10s 5s\n errors\n loop\n loadbalance round_robin\n}\n",
     ] {
         if let Err(error) = read_text(text) {
             panic!("{}", error.render());

@@ -54,7 +54,7 @@ pub(crate) struct Settings {
     pub(crate) failover: Vec<u16>,
 }
 
-const PROPERTIES: [&str; 12] = [
+const PROPERTIES: [&str; 11] = [
     "except",
     "force_tcp",
     "prefer_udp",
@@ -66,7 +66,6 @@ const PROPERTIES: [&str; 12] = [
     "max_concurrent",
     "failover",
     "failfast_all_unhealthy_upstreams",
-    "max_connect_attempts",
 ];
 
 const CODES: [(&str, u16); 6] =
@@ -154,10 +153,10 @@ impl Settings {
                 }
             }
             "health_check" => self.health_check(property)?,
-            "tls" | "tls_servername" | "next" | "max_idle_conns" | "max_age" => {
+            "tls" | "tls_servername" | "next" | "max_idle_conns" | "max_age" | "max_connect_attempts" => {
                 return Err(directive.unsupported(property));
             }
-            _ => return Err(directive.unknown_property(property, &PROPERTIES[..11])),
+            _ => return Err(directive.unknown_property(property, &PROPERTIES)),
         }
         Ok(())
     }

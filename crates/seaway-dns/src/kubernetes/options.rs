@@ -47,7 +47,7 @@ pub struct Options {
     pub startup_timeout: Duration,
 }
 
-const PROPERTIES: [&str; 11] = [
+const PROPERTIES: [&str; 10] = [
     "endpoint",
     "kubeconfig",
     "namespaces",
@@ -58,7 +58,6 @@ const PROPERTIES: [&str; 11] = [
     "fallthrough",
     "ignore",
     "startup_timeout",
-    "upstream",
 ];
 
 impl Default for Options {
@@ -156,7 +155,7 @@ impl Options {
             // CoreDNS ignores it since 1.7: external names are looked up by the server itself.
             "upstream" => {}
             "tls" | "namespace_labels" | "labels" => return Err(directive.unsupported(property)),
-            _ => return Err(directive.unknown_property(property, &PROPERTIES[..10])),
+            _ => return Err(directive.unknown_property(property, &PROPERTIES)),
         }
         Ok(())
     }

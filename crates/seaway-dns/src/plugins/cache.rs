@@ -29,6 +29,14 @@ enum Kind {
     ServerFailure,
 }
 
+/// What the cache has for a query.
+enum Kept {
+    /// It holds for that long.
+    Fresh(Entry, Kind, Duration),
+    /// It has run out.
+    Stale(Entry, Kind),
+}
+
 /// The plugin.
 #[derive(Debug)]
 pub(crate) struct Cache(Arc<Inner>);
@@ -38,6 +46,8 @@ struct Inner {
     settings: Settings,
     success: Store,
     denial: Store,
+    /// Apart from denials, so that a failure does not take the place of what may still be served stale.
+    failures: Store,
     metrics: Arc<Metrics>,
     labels: CacheBlockLabels,
 }
@@ -51,8 +61,9 @@ impl Cache {
             zones: zones.join(",").into(),
             view: block.view.clone(),
         };
-        let (success, denial) = (Store::new(settings.success.capacity), Store::new(settings.denial.capacity));
-        Self(Arc::new(Inner { settings, success, denial, metrics, labels }))
+        let success = Store::new(settings.success.capacity);
+        let [denial, failures] = [(); 2].map(|()| Store::new(settings.denial.capacity));
+        Self(Arc::new(Inner { settings, success, denial, failures, metrics, labels }))
     }
 }
 
@@ -76,53 +87,75 @@ impl Inner {
         let now = Instant::now();
         let key = Key::of(query);
         self.metrics.cache_requests.get_or_create(&self.labels).inc();
-        if let Some((entry, kind)) = self.find(&key) {
-            let left = entry.expires.saturating_duration_since(now);
-            if !left.is_zero() {
+        match self.find(&key, now) {
+            Some(Kept::Fresh(entry, kind, left)) => {
                 self.hit(kind);
                 self.prefetch(&entry, left, query, &next);
-                return Ok(entry.reply(&self.settings, left));
+                Ok(entry.reply(&self.settings, left))
             }
-            if now < entry.expires + self.settings.serve_stale {
-                return self.stale(&entry, kind, query, next).await;
+            Some(Kept::Stale(entry, kind)) => self.stale(&entry, kind, query, next).await,
+            None => {
+                self.metrics.cache_misses.get_or_create(&self.labels).inc();
+                self.ask(key, query, &next).await
             }
         }
-        self.metrics.cache_misses.get_or_create(&self.labels).inc();
-        self.ask(key, query, &next).await
     }
 
     /// Answers with what has run out: at once, or where there is nothing newer to be had.
     async fn stale(self: &Arc<Self>, entry: &Entry, kind: Kind, query: &Query, next: Next) -> Outcome {
-        if self.settings.verify_stale {
-            match self.ask(Key::of(query), query, &next).await {
+        let key = Key::of(query);
+        let failed_just_now = self.failures.get(&key).is_some_and(|failure| failure.expires > Instant::now());
+        if failed_just_now {
+            // It is not asked again before its failure has run out.
+        } else if self.settings.verify_stale {
+            match self.ask(key, query, &next).await {
                 Ok(reply) if reply.code != ResponseCode::ServFail => return Ok(reply),
                 _ => {}
             }
         } else {
-            self.ask_later(query, next);
+            self.renew(entry, query, next);
         }
         self.hit(kind);
         self.metrics.cache_stale.get_or_create(&self.labels).inc();
         Ok(entry.reply(&self.settings, Duration::ZERO))
     }
 
-    fn find(&self, key: &Key) -> Option<(Entry, Kind)> {
-        let success = self.success.get(key).map(|entry| (entry, Kind::Success));
-        success.or_else(|| self.denial.get(key).map(|entry| (entry, Kind::Denial)))
+    /// What holds, else what may be served although it has run out, else that there was a failure.
+    fn find(&self, key: &Key, now: Instant) -> Option<Kept> {
+        let kinds = [(&self.success, Kind::Success), (&self.denial, Kind::Denial)];
+        let mut stale = None;
+        for (entry, kind) in kinds.into_iter().filter_map(|(store, kind)| Some((store.get(key)?, kind))) {
+            let left = entry.expires.saturating_duration_since(now);
+            if !left.is_zero() {
+                return Some(Kept::Fresh(entry, kind, left));
+            }
+            if now < entry.expires + self.settings.serve_stale {
+                stale = stale.or(Some(Kept::Stale(entry, kind)));
+            }
+        }
+        stale.or_else(|| {
+            let failure = self.failures.get(key)?;
+            let left = failure.expires.saturating_duration_since(now);
+            (!left.is_zero()).then_some(Kept::Fresh(failure, Kind::ServerFailure, left))
+        })
     }
 
     /// Asks the next plugin and keeps what it says.
     async fn ask(&self, key: Key, query: &Query, next: &Next) -> Outcome {
         let mut reply = next.run(query).await?;
         if let Some((kind, ttl)) = self.worth(query, &reply) {
-            if kind == Kind::Success {
-                self.denial.remove(&key);
+            let entry = Entry::new(reply.clone(), ttl, Instant::now());
+            match kind {
+                Kind::Success => {
+                    self.denial.remove(&key);
+                    self.success.put(key, entry);
+                }
+                Kind::Denial => {
+                    self.success.remove(&key);
+                    self.denial.put(key, entry);
+                }
+                Kind::ServerFailure => self.failures.put(key, entry),
             }
-            if kind != Kind::Success {
-                self.success.remove(&key);
-            }
-            let store = if kind == Kind::Success { &self.success } else { &self.denial };
-            store.put(key, Entry::new(reply.clone(), ttl, Instant::now()));
             self.count_entries();
             if !self.settings.keep_ttl && kind != Kind::ServerFailure {
                 cap_ttls(&mut reply, ttl);
@@ -131,10 +164,15 @@ impl Inner {
         Ok(reply)
     }
 
-    fn ask_later(self: &Arc<Self>, query: &Query, next: Next) {
-        let (inner, query) = (self.clone(), query.clone());
+    /// Asks for what comes after `entry`, in the background; once at a time, however many ask for it meanwhile.
+    fn renew(self: &Arc<Self>, entry: &Entry, query: &Query, next: Next) {
+        if !entry.begin_renewal() {
+            return;
+        }
+        let (inner, entry, query) = (self.clone(), entry.clone(), query.clone());
         tokio::spawn(async move {
             let _ = inner.ask(Key::of(&query), &query, &next).await;
+            entry.end_renewal();
         });
     }
 
@@ -169,7 +207,7 @@ impl Inner {
         }
         if entry.asked_often(settings.prefetch_amount, settings.prefetch_window) {
             self.metrics.cache_prefetches.get_or_create(&self.labels).inc();
-            self.ask_later(query, next.clone());
+            self.renew(entry, query, next.clone());
         }
     }
 
@@ -179,8 +217,9 @@ impl Inner {
     }
 
     fn count_entries(&self) {
-        for (kind, store) in [("success", &self.success), ("denial", &self.denial)] {
-            let entries = i64::try_from(store.len()).unwrap_or(i64::MAX);
+        let sizes = [("success", self.success.len()), ("denial", self.denial.len() + self.failures.len())];
+        for (kind, size) in sizes {
+            let entries = i64::try_from(size).unwrap_or(i64::MAX);
             self.metrics.cache_entries.get_or_create(&self.typed(kind)).set(entries);
         }
     }

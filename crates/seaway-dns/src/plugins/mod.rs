@@ -15,10 +15,9 @@ use crate::name::ZoneName;
 
 /// The plugins that this server has, in CoreDNS's order (its plugin.cfg), which is the order of the chain whatever the
 /// Corefile's.
-pub(crate) const BUILT: [&str; 16] = [
+pub(crate) const BUILT: [&str; 15] = [
     "reload",
     "bind",
-    "debug",
     "ready",
     "health",
     "prometheus",
@@ -35,7 +34,7 @@ pub(crate) const BUILT: [&str; 16] = [
 ];
 
 /// The plugins that CoreDNS has and this server does not have yet.
-const NOT_BUILT: [&str; 42] = [
+const NOT_BUILT: [&str; 43] = [
     "root",
     "metadata",
     "geoip",
@@ -46,6 +45,7 @@ const NOT_BUILT: [&str; 42] = [
     "multisocket",
     "nsid",
     "bufsize",
+    "debug",
     "trace",
     "pprof",
     "dnstap",
@@ -82,6 +82,10 @@ const NOT_BUILT: [&str; 42] = [
 
 /// The error for a plugin that is not there: not yet, or not known at all.
 pub(crate) fn no_such_plugin(name: &Word) -> CorefileError {
+    if name.text == "debug" {
+        return CorefileError::at(name, "the plugin `debug` is not supported")
+            .help("remove it; with SEAWAY_LOG=debug in its environment the server says more");
+    }
     if NOT_BUILT.contains(&name.text.as_str()) {
         return CorefileError::at(name, format!("the plugin `{}` is not supported yet", name.text))
             .help("remove it, or keep CoreDNS for this server block");

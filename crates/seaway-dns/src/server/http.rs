@@ -28,9 +28,15 @@ pub(crate) enum Endpoint {
     Metrics,
 }
 
+/// What is served where, and the task that does it, which ends when dropped.
+type Server = (Endpoint, SocketAddr, JoinSet<()>);
+
+/// Endpoints that are not yet among the process's own.
+pub(crate) struct Added(Vec<Server>);
+
 /// The HTTP endpoints of the process.
 pub(crate) struct Endpoints {
-    servers: Vec<(Endpoint, SocketAddr, JoinSet<()>)>,
+    servers: Vec<Server>,
     state: Arc<State>,
 }
 
@@ -47,15 +53,11 @@ impl Endpoints {
         Self { servers: Vec::new(), state: Arc::new(state) }
     }
 
-    /// Serves at `wanted` from now on. What is there already stays.
+    /// Listens at what of `wanted` is new; dropped, what comes of it leaves all as it was.
     ///
     /// # Errors
-    /// An address that cannot be had; then all is as before.
-    pub(crate) async fn apply(
-        &mut self,
-        wanted: &BTreeSet<(Endpoint, SocketAddr)>,
-        readiness: Vec<Arc<dyn Readiness>>,
-    ) -> Result<(), ListenError> {
+    /// An address that cannot be had.
+    pub(crate) async fn open(&self, wanted: &BTreeSet<(Endpoint, SocketAddr)>) -> Result<Added, ListenError> {
         let mut added = Vec::new();
         for (endpoint, address) in wanted {
             if !self.servers.iter().any(|(e, a, _)| (e, a) == (endpoint, address)) {
@@ -66,10 +68,19 @@ impl Endpoints {
                 added.push((*endpoint, *address, task));
             }
         }
+        Ok(Added(added))
+    }
+
+    /// Serves at `wanted` from now on, with what was opened for it. What is there already stays.
+    pub(crate) fn switch(
+        &mut self,
+        wanted: &BTreeSet<(Endpoint, SocketAddr)>,
+        added: Added,
+        readiness: Vec<Arc<dyn Readiness>>,
+    ) {
         self.servers.retain(|(endpoint, address, _)| wanted.contains(&(*endpoint, *address)));
-        self.servers.extend(added);
+        self.servers.extend(added.0);
         self.state.readiness.store(Arc::new(readiness));
-        Ok(())
     }
 
     /// `/ready` says no from now on.

@@ -22,6 +22,9 @@ pub(crate) use http::{Endpoint, Endpoints};
 use crate::instance::{Served, answer};
 use crate::message::{Rejected, Transport, decode};
 
+/// Octets of a query at most: more than any question with its EDNS options has.
+const MAX_QUERY: usize = 4096;
+
 /// What is served at an address; a reload of the Corefile changes it under the socket.
 type Routes = Arc<ArcSwap<Arc<[Served]>>>;
 
@@ -49,18 +52,26 @@ struct Listener {
 #[derive(Default)]
 pub(crate) struct Listeners(Vec<Listener>);
 
+/// Servers that are not yet among the process's own.
+pub(crate) struct Opened(Vec<Listener>);
+
 impl Listeners {
-    /// Serves `routes` from now on: sockets that are there already stay, with nothing lost.
+    /// Listens at those addresses of `routes` that are new; dropped, what comes of it leaves all as it was.
     ///
     /// # Errors
-    /// An address that cannot be had; then all is as before.
-    pub(crate) async fn apply(&mut self, routes: &[(SocketAddr, Arc<[Served]>)]) -> Result<(), ListenError> {
+    /// An address that cannot be had.
+    pub(crate) async fn open(&self, routes: &[(SocketAddr, Arc<[Served]>)]) -> Result<Opened, ListenError> {
         let mut added = Vec::new();
         for (address, served) in routes {
             if !self.0.iter().any(|listener| listener.wanted == *address) {
                 added.push(Listener::new(*address, served.clone()).await?);
             }
         }
+        Ok(Opened(added))
+    }
+
+    /// Serves `routes` from now on, with what was opened for them: sockets that are there already stay, with nothing lost.
+    pub(crate) fn switch(&mut self, routes: &[(SocketAddr, Arc<[Served]>)], opened: Opened) {
         self.0.retain(|listener| {
             let Some((_, served)) = routes.iter().find(|(address, _)| *address == listener.wanted) else {
                 return false;
@@ -68,8 +79,7 @@ impl Listeners {
             listener.routes.store(Arc::new(served.clone()));
             true
         });
-        self.0.extend(added);
-        Ok(())
+        self.0.extend(opened.0);
     }
 
     /// Where they listen, with the port that the kernel chose for port 0.

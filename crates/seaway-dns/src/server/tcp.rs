@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Routes, reply_to};
+use super::{MAX_QUERY, Routes, reply_to};
 use crate::message::Transport;
 
 /// Connections at a time.
@@ -88,10 +88,14 @@ async fn converse(stream: TcpStream, client: SocketAddr, routes: Routes) {
     }
 }
 
-/// A message with its length before it (RFC 1035, section 4.2.2); `None` at the end, or if the stream breaks.
+/// A message with its length before it (RFC 1035, section 4.2.2); `None` at the end, if the stream breaks, or for what is
+/// too long for a query: such a client is not waited for.
 async fn read_message(reader: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {
-    let length = reader.read_u16().await.ok()?;
-    let mut message = vec![0; length.into()];
+    let length = usize::from(reader.read_u16().await.ok()?);
+    if length > MAX_QUERY {
+        return None;
+    }
+    let mut message = vec![0; length];
     reader.read_exact(&mut message).await.ok()?;
     Some(message)
 }

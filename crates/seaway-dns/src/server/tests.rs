@@ -1,5 +1,7 @@
 //! Real sockets on the loopback interface.
 
+mod options;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -40,9 +42,13 @@ async fn start(corefile: &str) -> Rig {
     let mut instance = instance(corefile, &shared).await;
     let mut listeners = Listeners::default();
     // The TCP port of the same number as the UDP port that the kernel chose may be taken: then another one.
-    while let Err(error) = listeners.apply(&instance.routes).await {
-        assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse, "{error}");
-    }
+    let opened = loop {
+        match listeners.open(&instance.routes).await {
+            Ok(opened) => break opened,
+            Err(error) => assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse, "{error}"),
+        }
+    };
+    listeners.switch(&instance.routes, opened);
     instance.listening();
     let address = listeners.addresses()[0];
     Rig { address, shared, fatal, listeners, instance }
@@ -334,7 +340,8 @@ async fn a_new_corefile_takes_over_the_same_socket() {
     let query = question("x.example.", RecordType::A);
     assert_eq!(udp(rig.address, &query).await.answers[0].data.to_string(), "192.0.2.1");
     rig.instance = instance(&hosts("192.0.2.2"), &rig.shared).await;
-    rig.listeners.apply(&rig.instance.routes).await.unwrap();
+    let opened = rig.listeners.open(&rig.instance.routes).await.unwrap();
+    rig.listeners.switch(&rig.instance.routes, opened);
     assert_eq!(rig.listeners.addresses(), [rig.address]);
     assert_eq!(udp(rig.address, &query).await.answers[0].data.to_string(), "192.0.2.2");
 }

@@ -8,13 +8,11 @@ use std::task::Poll;
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 
-use super::{Routes, reply_to};
+use super::{MAX_QUERY, Routes, reply_to};
 use crate::message::Transport;
 
 /// Queries that wait for something at a time, for each worker; what comes beyond them is dropped, and asked again.
 const MAX_WAITING: usize = 10_000;
-/// Octets of a query at most: more than any question with its EDNS options has.
-const MAX_QUERY: usize = 4096;
 
 /// Answers what comes to `socket`, for ever.
 pub(super) async fn serve(socket: Arc<UdpSocket>, routes: Routes) {

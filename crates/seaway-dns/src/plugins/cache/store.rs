@@ -12,6 +12,8 @@ use super::{Settings, cap_ttls};
 use crate::message::{Query, Reply};
 
 const SHARDS: usize = 64;
+/// Entries of a full shard that are looked at for one that may go: a large cache is not searched for each new entry.
+const LOOK_AT: usize = 32;
 
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,15 +68,24 @@ impl Entry {
         reply
     }
 
-    /// Counts a query; true once, when there were more than `amount` with no pause longer than `window`.
+    /// Counts a query; true where there were `amount` or more with no pause longer than `window`, and nothing newer is on its
+    /// way.
     pub(super) fn asked_often(&self, amount: u32, window: Duration) -> bool {
         let mut asked = lock(&self.asked);
         let now = Instant::now();
         asked.count = if now - asked.last > window { 1 } else { asked.count.saturating_add(1) };
         asked.last = now;
-        let often = asked.count >= amount && !asked.renewing;
-        asked.renewing |= often;
-        often
+        asked.count >= amount && !asked.renewing
+    }
+
+    /// True for who shall ask for what comes after this entry.
+    pub(super) fn begin_renewal(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.asked).renewing, true)
+    }
+
+    /// What was asked for is there, or is not to be had now.
+    pub(super) fn end_renewal(&self) {
+        lock(&self.asked).renewing = false;
     }
 }
 
@@ -114,12 +125,13 @@ impl Store {
         self.shard(key).remove(key);
     }
 
-    /// Keeps `entry`; in a full shard, one that has run out goes for it, else any.
+    /// Keeps `entry`; in a full shard another one goes for it: of some, one that has run out, else any.
     pub(super) fn put(&self, key: Key, entry: Entry) {
         let mut shard = self.shard(&key);
         if shard.len() >= self.capacity_each && !shard.contains_key(&key) {
             let now = Instant::now();
-            let out = shard.iter().find(|(_, entry)| entry.expires <= now).or_else(|| shard.iter().next());
+            let mut some = shard.iter().take(LOOK_AT);
+            let out = some.find(|(_, entry)| entry.expires <= now).or_else(|| shard.iter().next());
             if let Some(key) = out.map(|(key, _)| key.clone()) {
                 shard.remove(&key);
             }
