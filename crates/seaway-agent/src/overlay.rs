@@ -7,7 +7,7 @@ use std::time::Duration;
 use seaway_cni::files;
 use seaway_cni::overlay::{self, Change};
 use seaway_kube::Update;
-use seaway_model::{NetConf, OverlayPlan, Snapshot};
+use seaway_model::{NetConf, OverlayPlan, Snapshot, Underlay};
 use seaway_net::rtnl::Rtnl;
 
 use crate::announce::Announcement;
@@ -52,12 +52,12 @@ impl Overlay {
     }
 }
 
-/// The plan for `node`; `None` as long as the Node object has no InternalIP.
+/// The plan for `node`, and the facts that it rests on; `None` as long as the Node object has no InternalIP.
 pub(crate) fn plan(
     settings: &OverlaySettings,
     node: &str,
     snapshot: &Snapshot,
-) -> Result<Option<OverlayPlan>, String> {
+) -> Result<Option<(OverlayPlan, Underlay)>, String> {
     let addresses = match &settings.interface {
         Some(name) => addresses_of(name)?,
         None => snapshot.nodes.get(node).map(|node| node.internal_ips.clone()).unwrap_or_default(),
@@ -66,7 +66,7 @@ pub(crate) fn plan(
         return Ok(None);
     }
     let underlay = overlay::underlay(&addresses).map_err(|error| error.to_string())?;
-    Ok(Some(OverlayPlan::new(&snapshot.nodes, node, &settings.conf, &underlay)))
+    Ok(Some((OverlayPlan::new(&snapshot.nodes, node, &settings.conf, &underlay), underlay)))
 }
 
 /// The addresses of the interface called `name`.
@@ -90,7 +90,7 @@ impl Part for Overlay {
 
     fn reconcile(&mut self) -> Result<Outcome, String> {
         let node = self.shared.node.as_str();
-        let Some(plan) = plan(&self.settings, node, &self.snapshot)? else {
+        let Some((plan, underlay)) = plan(&self.settings, node, &self.snapshot)? else {
             tracing::debug!(node, "the Node object has no InternalIP yet");
             return Ok(Outcome { full: true, operations: 0 });
         };
@@ -103,7 +103,7 @@ impl Part for Overlay {
             tracing::debug!(%problem, "node cannot be reached yet");
         }
         self.announcement.set(plan.annotations.clone());
-        self.shared.publish_overlay(plan);
+        self.shared.publish_overlay(plan, underlay);
         Ok(Outcome { full: true, operations: changes.len() + files })
     }
 
@@ -117,7 +117,7 @@ impl Part for Overlay {
 
 /// What [`Overlay::reconcile`] would change in the kernel, for people to read.
 pub(crate) fn dry_run(settings: &OverlaySettings, node: &str, snapshot: &Snapshot) -> anyhow::Result<String> {
-    let Some(plan) = plan(settings, node, snapshot).map_err(anyhow::Error::msg)? else {
+    let Some((plan, _)) = plan(settings, node, snapshot).map_err(anyhow::Error::msg)? else {
         return Ok(String::new());
     };
     let changes: Vec<Change> = overlay::dry_run(&plan)?;

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use seaway_kube::{Source, SourceStatus};
-use seaway_model::{NodePlan, OverlayPlan};
-use serde::Serialize;
+use seaway_model::{NodePlan, OverlayPlan, Underlay};
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 use crate::part::Outcome;
 
 /// How one part fares.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PartStatus {
     /// The generation of the Snapshot that the kernel follows.
@@ -69,23 +69,23 @@ impl PartStatus {
 }
 
 /// What `GET /v1/status` answers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
     /// The node's name.
     pub node: String,
     /// The agent's version.
-    pub version: &'static str,
+    pub version: String,
     /// When it started.
     pub started: Timestamp,
     /// The watches of the API.
     pub api: SourceStatus,
     /// The parts by name.
-    pub parts: BTreeMap<&'static str, PartStatus>,
+    pub parts: BTreeMap<String, PartStatus>,
 }
 
 /// What `GET /v1/plan` answers: the plans that are in force.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedPlan {
     /// The generation of the Snapshot that the service plan follows from.
@@ -95,6 +95,14 @@ pub struct AppliedPlan {
     pub plan: Arc<NodePlan>,
     /// The network between nodes, where it is the agent's.
     pub overlay: Option<Arc<OverlayPlan>>,
+    /// The link towards the other nodes that `overlay` was planned for, with its addresses and MTU.
+    pub underlay: Option<Arc<Underlay>>,
+}
+
+/// The network between nodes that is in force.
+struct Between {
+    plan: Arc<OverlayPlan>,
+    underlay: Arc<Underlay>,
 }
 
 /// What all tasks of the agent share.
@@ -105,7 +113,7 @@ pub(crate) struct Shared {
     source: Source,
     parts: Mutex<BTreeMap<&'static str, PartStatus>>,
     applied: ArcSwapOption<NodePlan>,
-    overlay: ArcSwapOption<OverlayPlan>,
+    overlay: ArcSwapOption<Between>,
     node_eligible: AtomicBool,
 }
 
@@ -136,8 +144,9 @@ impl Shared {
         self.applied.store(Some(Arc::new(plan)));
     }
 
-    pub(crate) fn publish_overlay(&self, plan: OverlayPlan) {
-        self.overlay.store(Some(Arc::new(plan)));
+    pub(crate) fn publish_overlay(&self, plan: OverlayPlan, underlay: Underlay) {
+        let between = Between { plan: Arc::new(plan), underlay: Arc::new(underlay) };
+        self.overlay.store(Some(Arc::new(between)));
     }
 
     pub(crate) fn applied(&self) -> Option<Arc<NodePlan>> {
@@ -145,8 +154,14 @@ impl Shared {
     }
 
     pub(crate) fn applied_plan(&self) -> Option<AppliedPlan> {
-        let overlay = self.overlay.load_full();
-        self.applied().map(|plan| AppliedPlan { generation: plan.services.generation(), plan, overlay })
+        let plan = self.applied()?;
+        let between = self.overlay.load_full();
+        Some(AppliedPlan {
+            generation: plan.services.generation(),
+            plan,
+            overlay: between.as_ref().map(|between| between.plan.clone()),
+            underlay: between.as_ref().map(|between| between.underlay.clone()),
+        })
     }
 
     pub(crate) fn set_node_eligible(&self, eligible: bool) {
@@ -158,12 +173,13 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> AgentStatus {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         AgentStatus {
             node: self.node.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
             api: self.source.status(),
-            parts: self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            parts: parts.iter().map(|(name, part)| ((*name).to_owned(), part.clone())).collect(),
         }
     }
 }

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use seaway_agent::AgentArgs;
+use seaway_agent::{AgentArgs, AgentStatus, AppliedPlan};
 use seaway_apiserver::{Config, NodePorts, Server, serve};
 use seaway_net::netns::NetNs;
 use seaway_net::nft::{Kernel, Nft};
@@ -257,6 +257,10 @@ fn follows_the_api_and_shows_it(cluster: &Cluster) {
     assert_eq!(web["backends"], json!([{"ip": "10.244.1.5", "port": 8080}]));
     assert_eq!(plan["generation"], plan["services"]["generation"]);
     assert_eq!(plan["overlay"]["subnets"], json!(["10.244.1.0/24"]));
+    let back: AppliedPlan = serde_json::from_value(plan.clone()).unwrap();
+    assert_eq!(back.underlay.as_ref().unwrap().link, plan["underlay"]["link"]);
+    assert_eq!(serde_json::to_value(back).unwrap(), plan);
+    serde_json::from_value::<AgentStatus>(status).unwrap();
     let mode = std::fs::metadata(cluster.path("run/agent.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 

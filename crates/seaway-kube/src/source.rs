@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use kube::{Api, Client};
 use seaway_model::{Changes, Problem, Snapshot};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -91,7 +91,7 @@ impl Wanted {
 }
 
 /// How the watch of one kind fares.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KindStatus {
     /// Listed completely at least once.
@@ -109,7 +109,7 @@ pub struct KindStatus {
 }
 
 /// How the watches fare.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
     /// All kinds have been listed completely at least once.

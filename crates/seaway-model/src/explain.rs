@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Backend, EgressPlan, PortPlan, Protocol, ServiceAddress, ServicePlan};
 
@@ -55,8 +55,8 @@ pub enum Masquerade {
     Ingress,
 }
 
-/// All that a node does to addresses. A copy is cheap.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// All that a node does to addresses. A copy is cheap. Read back from its JSON it answers as before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePlan {
     /// Destinations.
     pub services: ServicePlan,

@@ -31,6 +31,7 @@ const ANNOTATIONS: &str = "flannel.alpha.coreos.com";
 
 /// What only the node itself knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Underlay {
     /// The link that carries the node's address.
     pub link: String,

@@ -1,5 +1,7 @@
 //! Which service addresses a node translates, and to which endpoints.
 
+mod json;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rpds::HashTrieMapSync;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Changes, Endpoint, ObjectName, Protocol, Service, ServicePort, ServiceType, Snapshot, TrafficPolicy,
@@ -49,7 +51,7 @@ impl fmt::Display for Backend {
 }
 
 /// One service address and what becomes of packets to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortPlan {
     /// The Service that the address belongs to.
@@ -346,31 +348,6 @@ impl ServicePlan {
         } else {
             self.waiting.insert_mut(*address, services);
         }
-    }
-}
-
-impl Serialize for ServicePlan {
-    /// Sorted, so that two equal plans read the same.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Shown<'a> {
-            generation: u64,
-            node: &'a str,
-            ports: Vec<&'a PortPlan>,
-            cluster_ips: BTreeSet<IpAddr>,
-            local_endpoints: BTreeSet<IpAddr>,
-        }
-        let mut ports: Vec<&PortPlan> = self.ports().map(AsRef::as_ref).collect();
-        ports.sort_unstable_by_key(|port| port.address);
-        Shown {
-            generation: self.generation,
-            node: &self.node,
-            ports,
-            cluster_ips: self.cluster_ips().collect(),
-            local_endpoints: self.local_endpoints().collect(),
-        }
-        .serialize(serializer)
     }
 }
 

@@ -143,13 +143,13 @@ fn an_unchanged_service_makes_no_difference() {
 
 /// One step in the life of a small cluster, dense enough for collisions.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Service(u8, Option<(u8, u8)>),
     Slice(u8, u8, Vec<(u8, bool, bool)>),
     RemoveSlice(u8, u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..4_u8, proptest::option::of((0..3_u8, 0..3_u8))).prop_map(|(s, to)| Step::Service(s, to)),
         (0..4_u8, 0..2_u8, proptest::collection::vec((0..5_u8, any::<bool>(), any::<bool>()), 0..4))
@@ -158,7 +158,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn take(snapshot: &mut Snapshot, step: &Step) -> ObjectName {
+pub(super) fn take(snapshot: &mut Snapshot, step: &Step) -> ObjectName {
     snapshot.generation += 1;
     match step {
         Step::Service(s, None) => {
