@@ -226,8 +226,7 @@ impl Exec {
             tty,
             new_session: true,
             keep_fds: Vec::new(),
-            uid: spec.uid,
-            gid: spec.gid,
+            credentials: spec.credentials.clone(),
         };
         let failed =
             |source| SandboxError::Shim { label: label.clone(), operation: "make its pipes".into(), source };

@@ -7,8 +7,8 @@
 //! (`pods`), and serves logs and sessions to the API server (`server`). What is to be done next, and what a status says, are pure
 //! functions (`pods::slots`, `pods::status`, `probes::state`); everything else is told what to do.
 //!
-//! What has no effect here: capabilities and the rest of a security context but user and group, resource limits, host ports,
-//! `shareProcessNamespace`, emptyDir's medium. Containers end with their kubelet; the next one runs them anew.
+//! What has no effect here: of a security context all but user, group, capabilities, `privileged` and privilege escalation; resource
+//! limits, host ports, `shareProcessNamespace`, emptyDir's medium. Containers end with their kubelet; the next one runs them anew.
 
 mod args;
 mod cni;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use seaway_net::sandbox::{self, Entry, Namespaces, Sandbox, Stdio};
+use seaway_net::sandbox::{self, Credentials, Entry, Namespaces, Sandbox, Stdio};
 
 use crate::boxes;
 use crate::state::LabState;
@@ -35,8 +35,7 @@ pub(crate) fn run(
         tty: false,
         new_session: false,
         keep_fds: vec![],
-        uid: None,
-        gid: None,
+        credentials: Credentials::default(),
     };
     let code = match sandbox::enter(place.pid, &entry, Stdio::inherit()?) {
         Ok(mut running) => running.wait()?,

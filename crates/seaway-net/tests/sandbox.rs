@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use seaway_net::netns::NetNs;
 use seaway_net::sandbox::{
-    self, Entry, Mount, Namespaces, Ns, Root, Running, SandboxError, Signal, Spec, Stdio, WindowSize,
+    self, Capabilities, Credentials, Entry, Mount, Namespaces, Ns, Root, Running, SandboxError, Signal, Spec,
+    Stdio, WindowSize,
 };
 
 /// Runs before the test harness's `main`, so that this binary can be its own shim.
@@ -310,8 +311,7 @@ fn entry(argv: Vec<String>) -> Entry {
         tty: false,
         new_session: true,
         keep_fds: Vec::new(),
-        uid: None,
-        gid: None,
+        credentials: Credentials::default(),
     }
 }
 
@@ -391,8 +391,72 @@ fn keeps_the_root_but_not_proc() {
 #[test]
 fn runs_as_another_user() {
     let mut spec = Spec::new("user", shell("id -u; id -g; id -G"));
-    (spec.uid, spec.gid) = (Some(65534), Some(65533));
+    (spec.credentials.uid, spec.credentials.gid) = (Some(65534), Some(65533));
     assert_eq!(output(&spec).0, "65534\n65533\n65533\n");
+}
+
+/// The capability sets and NoNewPrivs of /proc/self/status (proc_pid_status(5)), in its order.
+const PRIVILEGES: &str = "sed -n 's/^\\(Cap...\\|NoNewPrivs\\):\\t//p' /proc/self/status";
+
+#[test]
+fn has_the_capabilities_that_are_left() {
+    let named = |name| Capabilities::named(name).unwrap();
+    let some = named("NET_RAW").with(named("CHOWN"));
+    let credentials = |uid, capabilities, no_new_privileges| Credentials {
+        uid,
+        gid: uid,
+        capabilities: Some(capabilities),
+        no_new_privileges,
+    };
+    // Inheritable, permitted, effective, bounding, ambient, and whether new privileges are off.
+    let (none, both) = ("0".repeat(16), "0000000000002001".to_owned());
+    for (credentials, expected) in [
+        (credentials(None, some, false), [&none, &both, &both, &both, &none, "0"]),
+        (credentials(Some(65534), some, true), [&none, &none, &none, &both, &none, "1"]),
+        (credentials(None, Capabilities::NONE, true), [&none, &none, &none, &none, &none, "1"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = isolated("limited", dir.path(), shell(PRIVILEGES));
+        spec.credentials = credentials.clone();
+        let lines = format!("{}\n", expected.join("\n"));
+        assert_eq!(output(&spec).0, lines, "{credentials:?}");
+        // The reaper is not limited, its child is.
+        spec.reaper = true;
+        assert_eq!(output(&spec).0, lines, "{credentials:?} below a reaper");
+    }
+}
+
+#[test]
+fn a_limited_program_dies_with_its_shim_and_keeps_out_who_enters_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = isolated("limited", dir.path(), shell("echo ready; exec sleep 1000"));
+    spec.credentials.capabilities = Some(Capabilities::NONE);
+    let (mut reader, stdio) = piped();
+    let mut running = sandbox::spawn(&spec, stdio).unwrap();
+    let mut ready = [0; 6];
+    reader.read_exact(&mut ready).unwrap();
+    for (capabilities, effective) in [
+        (Some(Capabilities::named("KILL").unwrap()), "0000000000000020\n".to_owned()),
+        (None, format!("{}\n", own_effective())),
+    ] {
+        let mut entry = entry(shell("sed -n 's/^CapEff:\\t//p' /proc/self/status"));
+        entry.credentials.capabilities = capabilities;
+        let (mut inside, stdio) = piped();
+        let mut entered = sandbox::enter(running.pid(), &entry, stdio).unwrap();
+        let mut text = String::new();
+        inside.read_to_string(&mut text).unwrap();
+        assert_eq!((entered.wait().unwrap(), text), (0, effective));
+    }
+    assert!(sandbox::kill(running.shim_pid(), Signal::KILL).unwrap());
+    // The pipe's other end is closed when the program has ended.
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    running.wait().unwrap();
+}
+
+fn own_effective() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap().to_owned()
 }
 
 #[test]

@@ -81,6 +81,24 @@ fn one(container: &At<'_>, facts: &PodFacts<'_>, errors: &mut Errors) {
         }
     }
     resources(&container.field("resources"), errors);
+    security(&container.field("securityContext"), errors);
+}
+
+/// What a process that can gain no privileges cannot have from the start. The names of capabilities are the runtime's.
+fn security(context: &At<'_>, errors: &mut Errors) {
+    let escalation = context.field("allowPrivilegeEscalation");
+    if escalation.value.as_bool() != Some(false) {
+        return;
+    }
+    if context.flag("privileged") {
+        errors.push(
+            escalation.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"),
+        );
+    }
+    if context.field("capabilities").items("add").any(|name| name.as_text() == "CAP_SYS_ADMIN") {
+        let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+        errors.push(escalation.invalid(detail));
+    }
 }
 
 fn ports(container: &At<'_>, facts: &PodFacts<'_>, errors: &mut Errors) {

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use seaway_images::{BINARY, Image};
 use seaway_net::sandbox::{Mount, Ns, Root, Spec};
 
+use super::credentials::credentials;
 use super::names::NSSWITCH;
 use crate::env::expand;
 
@@ -52,7 +53,7 @@ pub(crate) fn sandbox_spec(world: World<'_>) -> Result<Spec, String> {
         Some(dir) => Path::new("/").join(dir),
         None => PathBuf::from("/"),
     };
-    (spec.uid, spec.gid) = identity(pod_spec, container)?;
+    spec.credentials = credentials(pod_spec, container)?;
     spec.env = env.clone().into_iter().collect();
     spec.root = Some(Root { dir: world.root.to_owned(), mounts: mounts(world) });
     Ok(spec)
@@ -95,31 +96,6 @@ fn mounts(world: World<'_>) -> Vec<Mount> {
     });
     mounts.extend(volumes);
     mounts
-}
-
-/// The user and group of the container's security context, or the pod's.
-fn identity(pod: &PodSpec, container: &Container) -> Result<(Option<u32>, Option<u32>), String> {
-    let own = container.security_context.as_ref();
-    let shared = pod.security_context.as_ref();
-    let user = own
-        .and_then(|context| context.run_as_user)
-        .or_else(|| shared.and_then(|context| context.run_as_user));
-    let group = own
-        .and_then(|context| context.run_as_group)
-        .or_else(|| shared.and_then(|context| context.run_as_group));
-    let non_root = own
-        .and_then(|context| context.run_as_non_root)
-        .or_else(|| shared.and_then(|context| context.run_as_non_root));
-    if non_root == Some(true) && user.unwrap_or(0) == 0 {
-        return Err("container has runAsNonRoot and image will run as root".to_owned());
-    }
-    let number = |what: &str, id: Option<i64>| {
-        id.map(|id| u32::try_from(id).map_err(|_| format!("{what} {id} is out of range"))).transpose()
-    };
-    let user = number("runAsUser", user)?;
-    let group = number("runAsGroup", group)?;
-    // A user without a group has group 0, as runtimes do it for users that the image does not know.
-    Ok((user, group.or(user.map(|_| 0))))
 }
 
 #[cfg(test)]
@@ -171,26 +147,5 @@ mod tests {
             })
             .collect();
         assert_eq!(targets, [Path::new("/dev/termination-log"), Path::new("/data"), Path::new("/data/sub")]);
-    }
-
-    #[test]
-    fn identities() {
-        for (pod, container, expected) in [
-            (json!({}), json!({}), Ok((None, None))),
-            (json!({"runAsUser": 7}), json!({}), Ok((Some(7), Some(0)))),
-            (json!({"runAsUser": 7, "runAsGroup": 8}), json!({"runAsUser": 9}), Ok((Some(9), Some(8)))),
-            (json!({"runAsUser": -1}), json!({}), Err("runAsUser -1 is out of range")),
-            (
-                json!({"runAsNonRoot": true}),
-                json!({}),
-                Err("container has runAsNonRoot and image will run as root"),
-            ),
-        ] {
-            let spec = spec_of(json!({
-                "metadata": {}, "spec": {"securityContext": pod, "containers": [{"name": "c", "image": "busybox", "securityContext": container}]}
-            }));
-            let ids = spec.map(|spec| (spec.uid, spec.gid));
-            assert_eq!(ids.as_ref().map_err(String::as_str), expected.as_ref().map_err(|text| *text));
-        }
     }
 }

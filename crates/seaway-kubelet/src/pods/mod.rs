@@ -2,6 +2,7 @@
 
 mod assemble;
 mod backoff;
+mod credentials;
 mod image_events;
 mod live;
 mod manager;

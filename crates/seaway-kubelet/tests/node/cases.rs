@@ -46,6 +46,7 @@ pub(crate) async fn run_all(world: &mut World, filter: Option<&str>) -> usize {
         pods_that_end_are_succeeded_or_failed,
         servers_drain_and_the_deaf_are_killed,
         forced_deletion_kills,
+        containers_have_the_rights_that_they_ask_for,
         a_killed_kubelet_leaves_nothing_behind,
     );
     failed
@@ -403,6 +404,60 @@ async fn forced_deletion_kills(world: &mut World) -> anyhow::Result<()> {
     world.pods().delete("forced", &params).await?;
     wait_for("its network to go", async || Ok(std::fs::read_dir("/run/netns")?.count() == 0)).await?;
     wait_for("its processes to go", async || Ok(containers()? == 0)).await
+}
+
+async fn containers_have_the_rights_that_they_ask_for(world: &mut World) -> anyhow::Result<()> {
+    // Effective and bounding set, and NoNewPrivs (proc_pid_status(5)).
+    let own = rights("/proc/self/status")?;
+    let none = "0".repeat(16);
+    // linux/capability.h: containerd's default set; NET_BIND_SERVICE is bit 10, NET_ADMIN bit 12.
+    let (default, service) = ("00000000a80425fb".to_owned(), "0000000000000400".to_owned());
+    let with_admin = "00000000a80435fb".to_owned();
+    let cases = [
+        ("plain", json!({}), [&default, &default, "0"]),
+        ("admin", json!({"capabilities": {"add": ["NET_ADMIN"]}}), [&with_admin, &with_admin, "0"]),
+        (
+            "service",
+            json!({"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}, "allowPrivilegeEscalation": false}),
+            [&service, &service, "1"],
+        ),
+        ("user", json!({"runAsUser": 65534}), [&none, &default, "0"]),
+        ("privileged", json!({"privileged": true}), [&own[0], &own[1], "0"]),
+    ];
+    for (name, context, _) in &cases {
+        let container = json!({
+            "name": "c", "image": "pause", "securityContext": context,
+            "readinessProbe": {"periodSeconds": 1, "exec": {"command": ["sh", "-c", "cp /proc/self/status /tmp/probe"]}},
+        });
+        world.create(name, json!({"terminationGracePeriodSeconds": 0, "containers": [container]})).await?;
+    }
+    for (name, _, expected) in &cases {
+        world.ready(name).await?;
+        for file in ["/proc/1/status", "/proc/self/status", "/tmp/probe"] {
+            let (code, text) = world.exec(name, &["cat", file]).await?;
+            ensure!(code == 0, "{name} {file}: {text}");
+            let found = rights_in(&text)?;
+            ensure!(found == *expected, "{name} {file}: {found:?}");
+        }
+        world.delete(name).await?;
+    }
+    world
+        .create("wrong", json!({"containers": [{"name": "c", "image": "pause", "securityContext": {"capabilities": {"add": ["NETADMIN"]}}}]}))
+        .await?;
+    world.until("wrong", "refused", |pod| container_state(pod, "CreateContainerConfigError")).await?;
+    world.delete("wrong").await.map(drop)
+}
+
+fn rights(file: &str) -> anyhow::Result<[String; 3]> {
+    rights_in(&std::fs::read_to_string(file)?)
+}
+
+fn rights_in(status: &str) -> anyhow::Result<[String; 3]> {
+    let line = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        value.map(str::to_owned).with_context(|| format!("no {name} in {status}"))
+    };
+    Ok([line("CapEff")?, line("CapBnd")?, line("NoNewPrivs")?])
 }
 
 async fn a_killed_kubelet_leaves_nothing_behind(world: &mut World) -> anyhow::Result<()> {

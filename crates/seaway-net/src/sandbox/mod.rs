@@ -15,6 +15,7 @@
 //!
 //! Needs Linux 5.12 (`mount_setattr`) and, for namespaces, root or a user namespace.
 
+mod credentials;
 mod find;
 mod program;
 mod pty;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use credentials::{Capabilities, Credentials};
 pub use find::{Sandbox, children, environment, find_sandboxes};
 pub use pty::{Pty, WindowSize, open_pty, set_window_size};
 pub use rustix::process::Signal;
@@ -70,10 +72,8 @@ pub struct Spec {
     /// SIGQUIT, SIGUSR1 and SIGUSR2 on to it, reaps orphans and ends with its status. Only with a new PID
     /// namespace.
     pub reaper: bool,
-    /// The user to run as, without supplementary groups; `None` keeps the caller's.
-    pub uid: Option<u32>,
-    /// The group to run as; `None` keeps the caller's.
-    pub gid: Option<u32>,
+    /// As whom the program runs and what it may do; a reaper keeps the caller's.
+    pub credentials: Credentials,
 }
 
 impl Spec {
@@ -96,8 +96,7 @@ impl Spec {
             keep_fds: Vec::new(),
             die_with_parent: true,
             reaper: false,
-            uid: None,
-            gid: None,
+            credentials: Credentials::default(),
         }
     }
 }
@@ -208,10 +207,8 @@ pub struct Entry {
     pub new_session: bool,
     /// As [`Spec::keep_fds`].
     pub keep_fds: Vec<RawFd>,
-    /// As [`Spec::uid`].
-    pub uid: Option<u32>,
-    /// As [`Spec::gid`].
-    pub gid: Option<u32>,
+    /// As [`Spec::credentials`].
+    pub credentials: Credentials,
 }
 
 /// A choice of namespaces.

@@ -11,6 +11,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions, WaitStatus};
 
+use super::credentials::Credentials;
 use super::shim::{EXECUTE, Step, failed, report_failure};
 
 /// The search path where the environment has none (execvp(3) has the like).
@@ -27,8 +28,7 @@ pub(super) struct Program<'a> {
     pub(super) tty: bool,
     pub(super) keep_fds: &'a [RawFd],
     pub(super) reaper: bool,
-    pub(super) uid: Option<u32>,
-    pub(super) gid: Option<u32>,
+    pub(super) credentials: &'a Credentials,
 }
 
 impl Program<'_> {
@@ -41,9 +41,9 @@ impl Program<'_> {
         if self.reaper {
             self.run_as_child(report)?;
         }
-        self.drop_privileges()?;
-        if !self.reaper && (self.uid.is_some() || self.gid.is_some()) {
-            // A change of credentials has cleared it (prctl(2)).
+        self.credentials.assume()?;
+        if !self.reaper {
+            // A change of credentials may have cleared it (prctl(2)).
             die_with_shim(shim)?;
         }
         self.execute()
@@ -72,23 +72,6 @@ impl Program<'_> {
                 std::process::exit(reap(child, &signals))
             }
         }
-    }
-
-    fn drop_privileges(&self) -> Step<()> {
-        if self.uid.is_none() && self.gid.is_none() {
-            return Ok(());
-        }
-        // SAFETY: plain system calls on numbers; this process has one thread.
-        unsafe {
-            check(libc::setgroups(0, std::ptr::null())).map_err(failed("drop", "supplementary groups"))?;
-            if let Some(gid) = self.gid {
-                check(libc::setresgid(gid, gid, gid)).map_err(failed("become group", gid))?;
-            }
-            if let Some(uid) = self.uid {
-                check(libc::setresuid(uid, uid, uid)).map_err(failed("become user", uid))?;
-            }
-        }
-        Ok(())
     }
 
     fn execute(&self) -> Step<Infallible> {
@@ -148,7 +131,8 @@ fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
     words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-fn check(result: libc::c_int) -> io::Result<()> {
+/// The error of a C function that returns -1 for one.
+pub(super) fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -281,8 +281,7 @@ fn set_up(spec: &Spec, own_binary: OwnBinary) -> Step<Program<'_>> {
         tty: spec.tty,
         keep_fds: &spec.keep_fds,
         reaper: spec.reaper,
-        uid: spec.uid,
-        gid: spec.gid,
+        credentials: &spec.credentials,
     })
 }
 
@@ -304,8 +303,7 @@ fn set_up_inside(entry: &Entry, root: Option<OwnedFd>) -> Step<Program<'_>> {
         tty: entry.tty,
         keep_fds: &entry.keep_fds,
         reaper: false,
-        uid: entry.uid,
-        gid: entry.gid,
+        credentials: &entry.credentials,
     })
 }
 

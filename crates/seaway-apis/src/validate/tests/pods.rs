@@ -133,6 +133,14 @@ fn containers() {
                 "spec.containers[0].ports[1].hostPort: Duplicate value: \"TCP//9\"",
             ),
             (json!({"env": [{"name": ""}]}), "spec.containers[0].env[0].name: Required value"),
+            (
+                json!({"securityContext": {"allowPrivilegeEscalation": false, "privileged": true}}),
+                "spec.containers[0].securityContext.allowPrivilegeEscalation: Invalid value: false: cannot set",
+            ),
+            (
+                json!({"securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"add": ["CAP_SYS_ADMIN"]}}}),
+                "spec.containers[0].securityContext.allowPrivilegeEscalation: Invalid value: false: cannot set",
+            ),
             (json!({"env": [{"name": "a=b"}]}), "spec.containers[0].env[0].name: Invalid value: \"a=b\""),
             (
                 json!({"env": [{"name": "A", "valueFrom": {}}]}),
