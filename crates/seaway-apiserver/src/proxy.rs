@@ -1,7 +1,7 @@
 //! Logs, exec and the like of a pod, passed through to the kubelet of its node.
 //!
 //! The server speaks HTTP/1.1 over TLS to `https://NODE:10250` with a client certificate of its own. A request that upgrades
-//! (WebSocket) is passed on with its headers, and from the 101 on the bytes go both ways unseen.
+//! (WebSocket, SPDY/3.1) is passed on with its headers, and from the 101 on the bytes go both ways unseen.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

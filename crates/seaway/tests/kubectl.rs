@@ -4,8 +4,9 @@
 
 mod common;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{Lab, checked, eventually};
 
@@ -32,8 +33,11 @@ fn fed(lab: &Lab, arguments: &[&str], input: &str) -> (i32, String) {
     let mut kubectl = lab.kubectl_command();
     kubectl.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut kubectl = kubectl.spawn().unwrap();
-    kubectl.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = kubectl.wait_with_output().unwrap();
+    let mut stdin = kubectl.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input.as_bytes()).unwrap());
+        kubectl.wait_with_output().unwrap()
+    });
     let said = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(said).unwrap())
 }
@@ -167,20 +171,102 @@ fn in_terminal(lab: &Lab, arguments: &[&str]) {
     assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// What sessions must do, whichever way kubectl speaks; the pod is a busybox.
+fn sessions(lab: &Lab, pod: &str) {
+    let (code, said) = fed(lab, &["exec", "-i", pod, "--", "sh", "-c", "cat; exit 42"], "through\n");
+    assert!(code == 42 && said.starts_with("through\n"), "{code} {said}");
+    assert!(refused(lab, &["exec", pod, "--", "no-such-program"]).contains("not found"));
+    // A program that answers what it reads, longer than all that lies between.
+    let long = "0123456789abcdef\n".repeat(300_000);
+    let (code, said) = fed(lab, &["exec", "-i", pod, "--", "cat"], &long);
+    assert!(code == 0 && said == long, "{code}, {} of {} bytes", said.len(), long.len());
+    in_terminal(lab, &["exec", "-it", pod, "--", "sh"]);
+    in_terminal(lab, &["run", "brief", "--rm", "-it", "--restart=Never", "--image=busybox", "--", "sh"]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let (here, back) = (folder.path().join("here"), folder.path().join("back"));
+    let content: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&here, &content).unwrap();
+    lab.kubectl(&["cp", here.to_str().unwrap(), &format!("{pod}:/tmp/there")]);
+    lab.kubectl(&["cp", &format!("{pod}:/tmp/there"), back.to_str().unwrap()]);
+    assert!(std::fs::read(&back).unwrap() == content, "the copy differs");
+}
+
+/// A `kubectl port-forward` and the ports here that it listens on.
+struct Forward {
+    kubectl: Child,
+    ports: Vec<u16>,
+    /// It goes on talking, and ends where nobody listens.
+    _said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Forward {
+    fn start(lab: &Lab, pod: &str, ports: &[&str]) -> Self {
+        let mut kubectl = lab.kubectl_command();
+        kubectl.args(["port-forward", pod, "--address", "127.0.0.1"]).args(ports);
+        let mut kubectl = kubectl.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(kubectl.stdout.take().unwrap()).lines();
+        let port =
+            |line: String| line.split(" -> ").next().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+        let ports = said.by_ref().map(|line| port(line.unwrap())).take(ports.len()).collect();
+        Self { kubectl, ports, _said: said }
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.kubectl.kill().unwrap();
+        self.kubectl.wait().unwrap();
+    }
+}
+
+/// Sends `request` and says that this is all; the answer.
+fn ask(port: u16, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+/// Many connections at a time to two ports of a pod; then one to a port on which nobody listens, which ends kubectl.
+fn ports(lab: &Lab) {
+    let mut forward = Forward::start(lab, "pod/web", &[":80", ":8080", ":81"]);
+    let [http, netexec, nobody] = forward.ports[..] else { panic!("{:?}", forward.ports) };
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let page = ask(http, b"GET / HTTP/1.0\r\n\r\n");
+                assert!(page.starts_with(b"HTTP/1.0 200") || page.starts_with(b"HTTP/1.1 200"), "{page:?}");
+                let name = ask(netexec, b"GET /hostname HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                assert!(name.ends_with(b"\r\n\r\nweb"), "{}", String::from_utf8_lossy(&name));
+            });
+        }
+    });
+    assert_eq!(ask(nobody, b"anyone?"), b"");
+    assert!(!forward.kubectl.wait().unwrap().success());
+}
+
 #[test]
-fn sessions_logs_and_copies() {
-    let lab = Lab::up("kubectl-sessions", &["--nodes", "1"]);
+fn sessions_ports_and_logs() {
+    let mut lab = Lab::up("kubectl-sessions", &["--nodes", "1"]);
     let loops = "for i in 1 2 3; do echo line $i; done; exit 3";
     lab.kubectl(&["run", "shell", "--image=busybox", "--", "sleep", "1000"]);
     lab.kubectl(&["run", "fails", "--image=busybox", "-l", "log=yes", "--", "sh", "-c", loops]);
     lab.kubectl(&["run", "once", "--image=busybox", "--restart=Never", "--", "sh", "-c", loops]);
-    lab.kubectl(&["wait", "pod/shell", "--for=condition=Ready", "--timeout=30s"]);
-
-    let (code, said) = fed(&lab, &["exec", "-i", "shell", "--", "sh", "-c", "cat; exit 42"], "through\n");
-    assert!(code == 42 && said.starts_with("through\n"), "{code} {said}");
-    assert!(refused(&lab, &["exec", "shell", "--", "no-such-program"]).contains("not found"));
-    in_terminal(&lab, &["exec", "-it", "shell", "--", "sh"]);
-    in_terminal(&lab, &["run", "brief", "--rm", "-it", "--restart=Never", "--image=busybox", "--", "sh"]);
+    lab.apply(
+        "apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec: {containers: [{name: nginx, image: nginx}, {name: netexec, image: agnhost, args: [netexec]}]}
+",
+    );
+    lab.kubectl(&["wait", "pod/shell", "pod/web", "--for=condition=Ready", "--timeout=30s"]);
+    for spdy in [false, true] {
+        lab.spdy = spdy;
+        sessions(&lab, "shell");
+        ports(&lab);
+    }
 
     assert_eq!(lab.kubectl(&["logs", "-f", "once"]), "line 1\nline 2\nline 3\n");
     assert_eq!(lab.kubectl(&["logs", "once", "--tail=1"]), "line 3\n");
@@ -192,16 +278,6 @@ fn sessions_logs_and_copies() {
     let prefixed = lab.kubectl(&["logs", "-l", "log=yes", "--prefix"]);
     assert!(prefixed.contains("[pod/fails/fails] line 1"), "{prefixed}");
 
-    let folder = tempfile::tempdir().unwrap();
-    let (here, back) = (folder.path().join("here"), folder.path().join("back"));
-    let content: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
-    std::fs::write(&here, &content).unwrap();
-    lab.kubectl(&["cp", here.to_str().unwrap(), "shell:/tmp/there"]);
-    lab.kubectl(&["cp", "shell:/tmp/there", back.to_str().unwrap()]);
-    assert!(std::fs::read(&back).unwrap() == content, "the copy differs");
-
-    let forward = refused(&lab, &["port-forward", "pod/shell", "0:80"]);
-    assert!(forward.contains("port-forward is not supported"), "{forward}");
     let debug = refused(&lab, &["debug", "pod/shell", "--image=busybox"]);
     assert!(debug.contains("ephemeral containers are disabled"), "{debug}");
     lab.kubectl(&["delete", "pod", "shell", "--force", "--grace-period=0"]);

@@ -1,38 +1,41 @@
-//! `exec` and `attach`: sessions with a container over a WebSocket.
+//! `exec` and `attach`: sessions with a container, over a WebSocket or SPDY.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 
-use super::channels::{self, Outcome, PROTOCOLS, Said};
+use super::session::{Client, Outcome, Said};
+use super::streams::Streams;
+use super::upgrade::{Protocols, Upgraded, upgrade};
+use super::{channels, streams};
 use crate::container::{Container, Exec};
 use crate::kubelet::Kubelet;
 use crate::logs::Stream;
 
-/// The largest message of a client.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// How long output is waited for after a process's end, where something else holds its pipes.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+const PROTOCOLS: Protocols = Protocols { websocket: channels::PROTOCOLS, spdy: streams::PROTOCOLS };
 
 type PathOf = Path<(String, String, String)>;
 
 /// What the query asks for, in kubelet's words or the API server's.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Wanted {
-    command: Vec<String>,
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
+pub(super) struct Wanted {
+    pub(super) command: Vec<String>,
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+    pub(super) tty: bool,
 }
 
 impl Wanted {
-    fn of(query: Vec<(String, String)>) -> Self {
+    fn of(query: Vec<(String, String)>) -> Result<Self, &'static str> {
         let mut wanted = Self::default();
         for (name, value) in query {
             let yes = matches!(value.as_str(), "1" | "true");
@@ -45,7 +48,13 @@ impl Wanted {
                 _ => {}
             }
         }
-        wanted
+        // What a terminal shows is one stream.
+        wanted.stderr &= !wanted.tty;
+        if wanted.stdin || wanted.stdout || wanted.stderr {
+            Ok(wanted)
+        } else {
+            Err("you must specify at least 1 of stdin, stdout, stderr\n")
+        }
     }
 
     fn hears(&self, stream: Stream) -> bool {
@@ -62,11 +71,13 @@ pub(super) async fn exec(
     Query(query): Query<Vec<(String, String)>>,
     request: Request,
 ) -> Response {
-    let wanted = Wanted::of(query);
-    if wanted.command.is_empty() {
-        return (StatusCode::BAD_REQUEST, "you must specify at least 1 command to exec\n").into_response();
+    match Wanted::of(query) {
+        Ok(wanted) if wanted.command.is_empty() => {
+            (StatusCode::BAD_REQUEST, "you must specify at least 1 command to exec\n").into_response()
+        }
+        Ok(wanted) => session(&kubelet, path, request, wanted, run).await,
+        Err(problem) => (StatusCode::BAD_REQUEST, problem).into_response(),
     }
-    session(&kubelet, path, request, move |socket, container| run(socket, container, wanted)).await
 }
 
 pub(super) async fn attach(
@@ -75,8 +86,10 @@ pub(super) async fn attach(
     Query(query): Query<Vec<(String, String)>>,
     request: Request,
 ) -> Response {
-    let wanted = Wanted::of(query);
-    session(&kubelet, path, request, move |socket, container| join(socket, container, wanted)).await
+    match Wanted::of(query) {
+        Ok(wanted) => session(&kubelet, path, request, wanted, join).await,
+        Err(problem) => (StatusCode::BAD_REQUEST, problem).into_response(),
+    }
 }
 
 /// Finds the container and turns the request into a session with it.
@@ -84,10 +97,11 @@ async fn session<F, Fut>(
     kubelet: &Kubelet,
     path: (String, String, String),
     request: Request,
+    wanted: Wanted,
     f: F,
 ) -> Response
 where
-    F: FnOnce(WebSocket, Arc<Container>) -> Fut + Send + 'static,
+    F: FnOnce(Client, Arc<Container>, Wanted) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     let (namespace, pod, name) = path;
@@ -100,24 +114,58 @@ where
         let problem = format!("container not found (\"{name}\")\n");
         return (StatusCode::NOT_FOUND, problem).into_response();
     };
-    let (mut parts, _) = request.into_parts();
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-        Ok(upgrade) => upgrade.protocols(PROTOCOLS).max_message_size(MAX_MESSAGE),
-        Err(_) => {
-            let problem = "sessions need a WebSocket with subprotocol v5.channel.k8s.io or v4.channel.k8s.io, not SPDY: \
-                           kubectl 1.31 or newer, or 1.29 and 1.30 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true\n";
-            return (StatusCode::BAD_REQUEST, problem).into_response();
-        }
-    };
-    if upgrade.selected_protocol().is_none() {
-        let problem = "sessions need subprotocol v5.channel.k8s.io or v4.channel.k8s.io\n";
-        return (StatusCode::BAD_REQUEST, problem).into_response();
+    upgrade(request, &PROTOCOLS, async move |upgraded| {
+        let client = match upgraded {
+            Upgraded::WebSocket(socket, _) => Client::WebSocket(socket),
+            Upgraded::Spdy(connection, protocol) => {
+                let Some(streams) = Streams::gather(connection, protocol, &wanted).await else { return };
+                Client::Spdy(Box::new(streams))
+            }
+        };
+        f(client, container, wanted).await;
+    })
+    .await
+}
+
+/// The way to a process's standard input. While it takes no more, nothing is heard from the client, but the process's output
+/// goes on: a program that answers what it reads would else wait for us, and we for it.
+struct Stdin {
+    to: Option<mpsc::Sender<Bytes>>,
+    waiting: Option<Bytes>,
+}
+
+impl Stdin {
+    fn new(to: Option<mpsc::Sender<Bytes>>) -> Self {
+        Self { to, waiting: None }
     }
-    upgrade.on_upgrade(move |socket| f(socket, container))
+
+    fn is_full(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        self.waiting = Some(data);
+    }
+
+    fn close(&mut self) {
+        self.to = None;
+    }
+
+    /// Passes on what waits. It may be given up and asked again.
+    async fn deliver(&mut self) {
+        let place = match &self.to {
+            Some(to) => to.reserve().await.ok(),
+            None => None,
+        };
+        // A program that no longer reads gets no more.
+        if let (Some(place), Some(data)) = (place, self.waiting.take()) {
+            place.send(data);
+        }
+    }
 }
 
 /// Runs a command for the session; it is killed when the client leaves.
-async fn run(mut socket: WebSocket, container: Arc<Container>, wanted: Wanted) {
+async fn run(mut client: Client, container: Arc<Container>, wanted: Wanted) {
     let started = Exec::start(&container, wanted.command.clone(), wanted.stdin, wanted.tty).await;
     let mut exec = match started {
         Ok(exec) => exec,
@@ -127,9 +175,10 @@ async fn run(mut socket: WebSocket, container: Arc<Container>, wanted: Wanted) {
             } else {
                 Outcome::Failed(error.to_string())
             };
-            return channels::finish(socket, &code).await;
+            return client.finish(&code).await;
         }
     };
+    let mut stdin = Stdin::new(exec.stdin.take());
     let ended = exec.ended();
     tokio::pin!(ended);
     let mut code = None;
@@ -144,29 +193,25 @@ async fn run(mut socket: WebSocket, container: Arc<Container>, wanted: Wanted) {
         tokio::select! {
             chunk = exec.output.recv(), if !output_ended => match chunk {
                 Some((stream, data)) => {
-                    if wanted.hears(stream) && socket.send(channels::output(stream, &data)).await.is_err() {
+                    if wanted.hears(stream) && client.output(stream, data).await.is_err() {
                         return;
                     }
                 }
                 None => output_ended = true,
             },
             ended = &mut ended, if code.is_none() => code = Some(ended),
-            message = socket.recv() => match message.map(|message| message.map_or(Said::Left, channels::read)) {
-                Some(Said::Stdin(data)) => {
-                    if let Some(stdin) = &exec.stdin {
-                        // A program that no longer reads gets no more.
-                        let _ = stdin.send(data).await;
-                    }
-                }
-                Some(Said::CloseStdin) => exec.stdin = None,
-                Some(Said::Resize(size)) => exec.resize(size),
-                Some(Said::Nothing) => {}
-                Some(Said::Left) | None => return,
+            () = stdin.deliver(), if stdin.is_full() => {}
+            said = client.next(), if !stdin.is_full() => match said {
+                Said::Stdin(data) => stdin.push(data),
+                Said::CloseStdin => stdin.close(),
+                Said::Resize(size) => exec.resize(size),
+                Said::Nothing => {}
+                Said::Left => return,
             },
             () = quiet => output_ended = true,
         }
         if let (Some(code), true) = (code, output_ended) {
-            return channels::finish(socket, &Outcome::Exited(code)).await;
+            return client.finish(&Outcome::Exited(code)).await;
         }
     }
 }
@@ -179,9 +224,9 @@ fn not_found(command: &[String]) -> String {
 }
 
 /// Joins the session to the container's own process.
-async fn join(mut socket: WebSocket, container: Arc<Container>, wanted: Wanted) {
+async fn join(mut client: Client, container: Arc<Container>, wanted: Wanted) {
     let mut output = container.listen();
-    let mut stdin = if wanted.stdin { container.stdin() } else { None };
+    let mut stdin = Stdin::new(if wanted.stdin { container.stdin() } else { None });
     let ended = container.ended();
     tokio::pin!(ended);
     loop {
@@ -189,34 +234,31 @@ async fn join(mut socket: WebSocket, container: Arc<Container>, wanted: Wanted) 
             biased;
             chunk = output.recv() => match chunk {
                 Ok((stream, data)) => {
-                    if wanted.hears(stream) && socket.send(channels::output(stream, &data)).await.is_err() {
+                    if wanted.hears(stream) && client.output(stream, data).await.is_err() {
                         break;
                     }
                 }
                 Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return channels::finish(socket, &Outcome::Exited(0)).await,
+                Err(RecvError::Closed) => return client.finish(&Outcome::Exited(0)).await,
             },
             // The container's own exit code is in the pod's status, where clients look for it.
-            _ = &mut ended => return channels::finish(socket, &Outcome::Exited(0)).await,
-            message = socket.recv() => match message.map(|message| message.map_or(Said::Left, channels::read)) {
-                Some(Said::Stdin(data)) => {
-                    if let Some(stdin) = &stdin {
-                        // A program that no longer reads gets no more.
-                        let _ = stdin.send(data).await;
-                    }
-                }
-                Some(Said::CloseStdin) => {
-                    if stdin.take().is_some() && container.stdin_once {
+            _ = &mut ended => return client.finish(&Outcome::Exited(0)).await,
+            () = stdin.deliver(), if stdin.is_full() => {}
+            said = client.next(), if !stdin.is_full() => match said {
+                Said::Stdin(data) => stdin.push(data),
+                Said::CloseStdin => {
+                    if stdin.to.is_some() && container.stdin_once {
                         container.close_stdin();
                     }
+                    stdin.close();
                 }
-                Some(Said::Resize(size)) => container.resize(size),
-                Some(Said::Nothing) => {}
-                Some(Said::Left) | None => break,
+                Said::Resize(size) => container.resize(size),
+                Said::Nothing => {}
+                Said::Left => break,
             },
         }
     }
-    if stdin.is_some() && container.stdin_once {
+    if stdin.to.is_some() && container.stdin_once {
         container.close_stdin();
     }
 }
@@ -243,5 +285,8 @@ mod tests {
             pair("tty", "true"),
         ];
         assert_eq!(Wanted::of(kubelets), Wanted::of(apis));
+        assert!(Wanted::of(vec![pair("command", "sh"), pair("stdin", "false")]).is_err());
+        let terminal = Wanted::of(vec![pair("tty", "1"), pair("stdout", "1"), pair("stderr", "1")]);
+        assert!(!terminal.unwrap().stderr);
     }
 }

@@ -1,15 +1,15 @@
 //! The `v4.channel.k8s.io` and `v5.channel.k8s.io` WebSocket protocols: a message's first byte is its channel.
 
+use std::time::Duration;
+
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use seaway_net::sandbox::WindowSize;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
+use super::session::{Outcome, Said, TerminalSize};
 use crate::logs::Stream;
 
 /// The protocols, the better one first.
-pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub(super) const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -18,24 +18,8 @@ const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 /// v5: the sender closes the channel that the next byte names.
 const CLOSE: u8 = 255;
-
-/// What a client says.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    Stdin(Bytes),
-    CloseStdin,
-    Resize(WindowSize),
-    Nothing,
-    Left,
-}
-
-#[derive(Deserialize)]
-struct TerminalSize {
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(rename = "Height")]
-    height: u16,
-}
+/// How long a client may take to leave once everything is said.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
 
 /// Reads a message; what is not of the protocol says nothing.
 pub(super) fn read(message: Message) -> Said {
@@ -48,12 +32,10 @@ pub(super) fn read(message: Message) -> Said {
     match data.first() {
         Some(&STDIN) => Said::Stdin(data.slice(1..)),
         Some(&CLOSE) if data.get(1) == Some(&STDIN) => Said::CloseStdin,
-        Some(&RESIZE) => match serde_json::from_slice::<TerminalSize>(&data[1..]) {
-            Ok(size) if size.width > 0 && size.height > 0 => {
-                Said::Resize(WindowSize { rows: size.height, columns: size.width })
-            }
-            _ => Said::Nothing,
-        },
+        Some(&RESIZE) => {
+            let size = serde_json::from_slice::<TerminalSize>(&data[1..]).ok();
+            size.and_then(|size| size.window()).map_or(Said::Nothing, Said::Resize)
+        }
         _ => Said::Nothing,
     }
 }
@@ -63,38 +45,12 @@ pub(super) fn output(stream: Stream, data: &[u8]) -> Message {
     framed(if stream == Stream::Stdout { STDOUT } else { STDERR }, data)
 }
 
-fn framed(channel: u8, data: &[u8]) -> Message {
+/// A message on a channel.
+pub(super) fn framed(channel: u8, data: &[u8]) -> Message {
     let mut frame = BytesMut::with_capacity(data.len() + 1);
     frame.put_u8(channel);
     frame.put_slice(data);
     Message::Binary(frame.freeze())
-}
-
-/// How a session ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Exited(i32),
-    Failed(String),
-}
-
-impl Outcome {
-    /// The Status object that clients read the exit code from.
-    fn status(&self) -> Value {
-        match self {
-            Self::Exited(0) => json!({"metadata": {}, "status": "Success"}),
-            Self::Exited(code) => json!({
-                "metadata": {},
-                "status": "Failure",
-                "message": format!("command terminated with non-zero exit code: exit status {code}"),
-                "reason": "NonZeroExitCode",
-                "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
-            }),
-            Self::Failed(problem) => json!({
-                "metadata": {}, "status": "Failure", "message": problem, "reason": "InternalError", "code": 500,
-                "details": {"causes": [{"message": problem}]},
-            }),
-        }
-    }
 }
 
 /// Tells the client how it ended, and takes leave.
@@ -105,14 +61,15 @@ pub(super) async fn finish(mut socket: WebSocket, outcome: &Outcome) {
         let leave = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::from_static("") };
         let _ = socket.send(Message::Close(Some(leave))).await;
         // Its own leave comes after it has read everything.
-        let patience = std::time::Duration::from_secs(2);
-        let _ =
-            tokio::time::timeout(patience, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+        let leaving = async { while let Some(Ok(_)) = socket.recv().await {} };
+        let _ = tokio::time::timeout(LEAVE_TIME, leaving).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use seaway_net::sandbox::WindowSize;
+
     use super::*;
 
     #[test]
@@ -132,13 +89,5 @@ mod tests {
         ] {
             assert_eq!(read(Message::Binary(Bytes::from_static(bytes))), expected, "{bytes:?}");
         }
-    }
-
-    #[test]
-    fn exit_codes_are_in_the_status() {
-        assert_eq!(Outcome::Exited(0).status()["status"], "Success");
-        let failed = Outcome::Exited(3).status();
-        assert_eq!(failed["reason"], "NonZeroExitCode");
-        assert_eq!(failed["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
     }
 }

@@ -1,9 +1,13 @@
-//! The kubelet's own server: logs and sessions of containers, for the API server.
+//! The kubelet's own server: logs, sessions and ports of pods, for the API server.
 
 mod attach;
 mod channels;
 mod logs;
+mod port_forward;
+mod session;
+mod streams;
 mod tls;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -12,13 +16,14 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use axum::{Extension, Router};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::kubelet::Kubelet;
+use port_forward::port_forward;
 use tls::Caller;
 
 /// Connections at a time.
@@ -48,17 +53,10 @@ fn router(kubelet: Arc<Kubelet>) -> Router {
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
         .route("/exec/{namespace}/{pod}/{container}", get(attach::exec).post(attach::exec))
         .route("/attach/{namespace}/{pod}/{container}", get(attach::attach).post(attach::attach))
-        .route("/portForward/{namespace}/{pod}", any(port_forward))
+        .route("/portForward/{namespace}/{pod}", get(port_forward).post(port_forward))
         .route_layer(from_fn_with_state((), authorize))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(kubelet)
-}
-
-/// Says what there is instead.
-async fn port_forward() -> (StatusCode, &'static str) {
-    let problem =
-        "port-forward is not supported; run a client inside, with kubectl exec or seaway lab exec\n";
-    (StatusCode::BAD_REQUEST, problem)
 }
 
 /// Lets through who may do everything in the cluster; the API server says so of itself by its certificate.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::{PATIENCE, World, is_ready};
 
@@ -42,6 +43,7 @@ pub(crate) async fn run_all(world: &mut World, filter: Option<&str>) -> usize {
         readiness_and_liveness_are_probed,
         unknown_images_are_explained,
         sessions_have_exit_codes_and_terminals,
+        ports_are_forwarded_for_client_libraries,
         logs_are_kept_and_followed,
         pods_that_end_are_succeeded_or_failed,
         servers_drain_and_the_deaf_are_killed,
@@ -335,6 +337,24 @@ async fn sessions_have_exit_codes_and_terminals(world: &mut World) -> anyhow::Re
     session.stdout().context("stdout")?.read_to_string(&mut text).await?;
     ensure!(text == "all of it", "{text}");
     world.delete("session").await.map(drop)
+}
+
+async fn ports_are_forwarded_for_client_libraries(world: &mut World) -> anyhow::Result<()> {
+    let spec = json!({"containers": [{
+        "name": "web", "image": "agnhost", "args": ["netexec"],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}},
+    }]});
+    world.create("ports", spec).await?;
+    world.ready("ports").await?;
+    let mut forward = world.pods().portforward("ports", &[8080, 81]).await?;
+    let mut stream = forward.take_stream(8080).context("a stream")?;
+    stream.write_all(b"GET /hostname HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    ensure!(answer.ends_with("\r\n\r\nports"), "{answer}");
+    let refused = forward.take_error(81).context("the errors")?.await.unwrap_or_default();
+    ensure!(refused.contains("port 81 to pod default/ports: dial tcp 127.0.0.1:81"), "{refused}");
+    world.delete("ports").await.map(drop)
 }
 
 async fn logs_are_kept_and_followed(world: &mut World) -> anyhow::Result<()> {

@@ -19,13 +19,15 @@ pub(crate) const SEAWAY: &str = env!("CARGO_BIN_EXE_seaway");
 pub(crate) struct Lab {
     pub(crate) name: String,
     kubeconfig: PathBuf,
+    /// Whether kubectl speaks SPDY in sessions, as it does by itself before 1.31, and not WebSocket.
+    pub(crate) spdy: bool,
 }
 
 impl Lab {
     /// Brings a lab up, with more arguments for `lab up`.
     pub(crate) fn up(name: &str, arguments: &[&str]) -> Self {
         let name = format!("test-{name}-{}", std::process::id());
-        let mut lab = Self { name, kubeconfig: PathBuf::new() };
+        let mut lab = Self { name, kubeconfig: PathBuf::new(), spdy: false };
         lab.start(arguments);
         lab
     }
@@ -79,6 +81,10 @@ impl Lab {
         kubectl
             .env("KUBECONFIG", &self.kubeconfig)
             .env("KUBECACHEDIR", std::env::temp_dir().join(&self.name));
+        let websockets = if self.spdy { "false" } else { "true" };
+        for variable in ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"] {
+            kubectl.env(variable, websockets);
+        }
         kubectl
     }
 
