@@ -24,6 +24,7 @@ pub(super) enum Said {
 pub(super) struct Left;
 
 /// A client with a session.
+#[expect(clippy::large_enum_variant, reason = "there is one a session, and it stays where it is")]
 pub(super) enum Client {
     WebSocket(WebSocket),
     Spdy(Box<Streams>),

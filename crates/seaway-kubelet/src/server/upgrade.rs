@@ -25,6 +25,7 @@ pub(super) struct Protocols {
 }
 
 /// What the request has become, and the subprotocol that both sides speak.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(super) enum Upgraded {
     WebSocket(WebSocket, &'static str),
     Spdy(Connection, &'static str),
