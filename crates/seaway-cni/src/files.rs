@@ -220,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn the_last_network_of_all_has_a_first_host() {
+        let last = |net: &str| first_host(&net.parse().unwrap());
+        assert_eq!(last("255.255.255.255/32"), "255.255.255.255/32");
+        assert_eq!(
+            last("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127"),
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/127"
+        );
+    }
+
+    #[test]
     fn files_are_written_only_if_different() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("run/flannel/subnet.env");

@@ -10,6 +10,8 @@ mod message;
 mod socket;
 
 pub use error::NetlinkError;
+#[cfg(test)]
+pub(crate) use message::arbitrary;
 pub use message::{Attribute, Attributes, Message, Messages, Writer, align};
 pub(crate) use socket::{Outcome, outcome, retry_dump};
 pub use socket::{Protocol, Socket};

@@ -315,3 +315,19 @@ fn parse_ip(family: IpFamily, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     };
     Some((ip, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_element_is_read_without_panic(key in prop::collection::vec(any::<u8>(), 0..40), data in prop::collection::vec(any::<u8>(), 0..40)) {
+            for family in IpFamily::BOTH {
+                let _ = parse_endpoint_key(family, &Value::from_bytes(&key));
+                let _ = parse_endpoint_data(family, &Element::data(Value::from_bytes(&data)));
+            }
+        }
+    }
+}

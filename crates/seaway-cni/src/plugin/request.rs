@@ -202,6 +202,8 @@ fn is_interface_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const GOOD: &str = r#"{"cniVersion":"1.0.0","name":"n","type":"seaway","mtu":1450,
@@ -283,6 +285,26 @@ mod tests {
             let error = parse(&good, &GOOD.replace(from, to)).unwrap_err();
             assert_eq!(error.code, code, "{error}");
             assert!(error.message.starts_with(message), "{error}");
+        }
+    }
+
+    proptest! {
+        /// A good configuration with a piece of it replaced by anything.
+        #[test]
+        fn any_configuration_is_read_without_panic(from in 0..GOOD.len(), length in 0..40_usize, text in "\\PC{0,20}") {
+            let to = (from + length).min(GOOD.len());
+            let config = format!("{}{text}{}", &GOOD[..from], &GOOD[to..]);
+            if let Ok(config) = NetworkConfig::parse(config.as_bytes()) {
+                prop_assert!((1..=2).contains(&config.ipam.ranges.len()));
+            }
+        }
+
+        #[test]
+        fn any_environment_is_read_without_panic(container in ".{0,20}", ifname in ".{0,20}") {
+            let environment = [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", &container), ("CNI_IFNAME", &ifname)];
+            if let Ok(request) = parse(&environment, GOOD) {
+                prop_assert!(!request.container.contains('/') && request.ifname.len() < 16);
+            }
         }
     }
 }

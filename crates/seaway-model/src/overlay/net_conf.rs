@@ -214,6 +214,8 @@ fn backend(raw: RawBackend) -> Result<OverlayBackend, NetConfError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -282,6 +284,20 @@ mod tests {
             ),
         ] {
             assert_eq!(NetConf::parse(text).unwrap_err().to_string(), message);
+        }
+    }
+
+    const FULL: &str = r#"{"Network":"10.0.0.0/8","EnableIPv6":true,"IPv6Network":"fd00::/48","SubnetLen":26,
+        "Backend":{"Type":"vxlan","VNI":7,"Port":4789,"DirectRouting":true,"MTU":1400}}"#;
+
+    proptest! {
+        /// A good file with a piece of it replaced by anything.
+        #[test]
+        fn any_file_is_read_without_panic(from in 0..FULL.len(), length in 0..40_usize, text in "\\PC{0,20}") {
+            let to = (from + length).min(FULL.len());
+            if let Err(error) = NetConf::parse(&format!("{}{text}{}", &FULL[..from], &FULL[to..])) {
+                prop_assert!(error.to_string().starts_with("net-conf.json: "));
+            }
         }
     }
 }

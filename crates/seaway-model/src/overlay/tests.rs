@@ -226,3 +226,44 @@ proptest! {
         prop_assert_eq!(MacAddr(bytes).to_string().parse(), Ok(MacAddr(bytes)));
     }
 }
+
+fn any_net() -> impl Strategy<Value = IpNet> {
+    prop_oneof![
+        (any::<std::net::Ipv4Addr>(), 0..=32_u8).prop_map(|(ip, length)| IpNet::new(ip.into(), length)),
+        (any::<std::net::Ipv6Addr>(), 0..=128_u8).prop_map(|(ip, length)| IpNet::new(ip.into(), length)),
+    ]
+    .prop_map(Result::unwrap)
+}
+
+proptest! {
+    /// Whatever other nodes claim, their claims are read, and no route or entry comes of one that cannot be.
+    #[test]
+    fn any_nodes_are_planned_for_without_panic(
+        own in prop::collection::vec(any_net(), 0..3),
+        others in prop::collection::vec((prop::collection::vec(any_net(), 0..3), "[0-9a-f.:]{0,12}", "\\PC{0,40}"), 0..4),
+        mac in "[0-9a-fA-F:]{10,18}",
+        mtu in any::<u32>(),
+    ) {
+        let conf = NetConf::parse(
+            r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan"}}"#,
+        )
+        .unwrap();
+        let mut nodes = cluster([("node-1".to_owned(), Node { pod_cidrs: own, ..Node::default() })]);
+        for (n, (pod_cidrs, public_ip, data)) in others.into_iter().enumerate() {
+            let annotations = [
+                (format!("{ANNOTATIONS}/public-ip"), public_ip.clone()),
+                (format!("{ANNOTATIONS}/public-ipv6"), public_ip),
+                (format!("{ANNOTATIONS}/backend-data"), data),
+                (format!("{ANNOTATIONS}/backend-v6-data"), format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#)),
+            ];
+            let node = Node { pod_cidrs, annotations: annotations.into(), ..Node::default() };
+            nodes.insert(format!("node-{}", n + 2).into(), Arc::new(node));
+        }
+        let mut underlay = underlay("172.18.0.11/16");
+        underlay.addresses.push(net("fd01::1/64"));
+        underlay.mtu = mtu;
+        let plan = OverlayPlan::new(&nodes, "node-1", &conf, &underlay);
+        prop_assert_eq!(plan.routes.len(), plan.forwards.len());
+        prop_assert!(plan.routes.len() + plan.unreachable.len() <= 2 * (nodes.len() - 1));
+    }
+}

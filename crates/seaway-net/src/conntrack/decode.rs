@@ -152,12 +152,20 @@ fn counters(nest: &Attribute<'_>) -> Result<Counters, NetlinkError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::arbitrary;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = flow(&bytes);
+        }
+
+        #[test]
+        fn any_attributes_are_read_without_panic(payload in arbitrary::payload(GENERIC_HEADER)) {
+            if let Ok(Some(flow)) = flow(&payload) {
+                let _ = (flow.original.to_string(), flow.reply.source_socket(), flow.is_dnat());
+            }
         }
     }
 }

@@ -299,6 +299,52 @@ pub(crate) fn ne32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// Messages that no kernel sends, for property tests of decoders.
+#[cfg(test)]
+pub(crate) mod arbitrary {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::Writer;
+
+    #[derive(Clone, Debug)]
+    enum Node {
+        Leaf(u16, Vec<u8>),
+        Nest(u16, Vec<Self>),
+    }
+
+    impl Node {
+        fn write(&self, writer: &mut Writer) {
+            match self {
+                Self::Leaf(kind, value) => writer.attribute(*kind, value),
+                Self::Nest(kind, parts) => {
+                    writer.nested(*kind, |writer| parts.iter().for_each(|part| part.write(writer)));
+                }
+            }
+        }
+    }
+
+    /// A header of any `header` bytes, then attributes within attributes, of kinds that decoders know and lengths that
+    /// they may not expect, and at times cut off.
+    pub(crate) fn payload(header: usize) -> impl Strategy<Value = Vec<u8>> {
+        // Kinds are small numbers, values mostly as long as addresses and numbers are.
+        let length = prop_oneof![4 => Just(1), 4 => Just(2), 8 => Just(4), 4 => Just(8), 4 => Just(16), 2 => 0..70_usize];
+        let value = length.prop_flat_map(|length| vec(any::<u8>(), length));
+        let leaf = (0..30_u16, value).prop_map(|(kind, value)| Node::Leaf(kind, value));
+        let node = leaf.prop_recursive(4, 40, 6, |inner| {
+            (0..30_u16, vec(inner, 0..6)).prop_map(|(kind, parts)| Node::Nest(kind, parts))
+        });
+        (vec(any::<u8>(), header), vec(node, 0..8), prop::option::weighted(0.1, any::<prop::sample::Index>()))
+            .prop_map(|(header, nodes, cut)| {
+                let mut writer = Writer::default();
+                writer.bytes(&header);
+                nodes.iter().for_each(|node| node.write(&mut writer));
+                let end = cut.map_or(writer.len(), |cut| cut.index(writer.len() + 1));
+                writer.as_slice()[..end].to_vec()
+            })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

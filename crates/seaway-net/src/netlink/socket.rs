@@ -309,3 +309,42 @@ fn set_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::arbitrary;
+    use proptest::prelude::*;
+
+    #[test]
+    fn refusals_carry_the_kernels_explanation() {
+        let mut payload = (-libc::EEXIST).to_ne_bytes().to_vec();
+        payload.extend([0; HEADER]);
+        let mut writer = crate::netlink::Writer::default();
+        writer.string(1, "File exists, says the kernel");
+        writer.attribute(2, &7_u32.to_ne_bytes());
+        payload.extend_from_slice(writer.as_slice());
+        let flags = CAPPED | ACK_TLVS;
+        let message =
+            Message { kind: libc::NLMSG_ERROR as u16, flags, sequence: 3, port: 0, payload: &payload };
+        let Err(NetlinkError::Refused { errno, message, sequence, offset, .. }) = outcome(&message) else {
+            panic!("no refusal")
+        };
+        assert_eq!((errno, sequence, offset), (libc::EEXIST, 3, Some(7)));
+        assert_eq!(message.as_deref(), Some("File exists, says the kernel"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_without_panic(
+            kind in 0..6_u16,
+            flags in any::<u16>(),
+            errno in any::<[u8; 4]>(),
+            rest in arbitrary::payload(HEADER),
+        ) {
+            for payload in [&errno[..], &rest[..], &[&errno[..], &rest[..]].concat()] {
+                let _ = outcome(&Message { kind, flags, sequence: 0, port: 0, payload }).is_ok();
+            }
+        }
+    }
+}

@@ -281,6 +281,7 @@ fn decode_verdict(attribute: &Attribute<'_>) -> Result<Verdict, NetlinkError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::arbitrary;
     use proptest::prelude::*;
 
     proptest! {
@@ -288,6 +289,21 @@ mod tests {
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = (table_flags(&bytes), decode_chain(&bytes).is_ok(), decode_rule(&bytes));
             let _ = decode_set(&bytes).is_ok();
+        }
+
+        #[test]
+        fn any_attributes_are_read_without_panic(
+            payload in arbitrary::payload(GENERIC_HEADER),
+            flags in any::<u32>(),
+            key_length in 0..70_u32,
+        ) {
+            let _ = (table_flags(&payload), decode_chain(&payload).is_ok(), decode_rule(&payload));
+            if let Ok(mut set) = decode_set(&payload) {
+                (set.header.flags, set.header.key_length) = (flags, key_length);
+                let mut decoder = ElementsDecoder::new(&set.header);
+                let _ = decoder.message(&payload);
+                let _ = (decoder.count(), decoder.finish());
+            }
         }
 
         #[test]

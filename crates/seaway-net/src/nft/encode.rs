@@ -475,3 +475,17 @@ impl SetSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::arbitrary;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_hint_of_the_kernel_is_taken_without_panic(message in arbitrary::payload(20), offset in any::<u16>()) {
+            let _ = element_at(&message, offset.into());
+        }
+    }
+}

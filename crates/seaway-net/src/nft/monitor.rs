@@ -112,3 +112,18 @@ fn attribute<'a>(received: &Message<'a>, kind: u16) -> Result<Option<Attribute<'
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::arbitrary;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_message_is_read_without_panic(kind in any::<u8>(), payload in arbitrary::payload(4)) {
+            let kind = SUBSYSTEM << 8 | u16::from(kind);
+            let _ = decode_change(&Message { kind, flags: 0, sequence: 0, port: 0, payload: &payload });
+        }
+    }
+}

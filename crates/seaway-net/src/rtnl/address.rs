@@ -81,7 +81,7 @@ fn header(writer: &mut Writer, family: u8, prefix: u8, scope: u8, index: u32) {
     writer.bytes(&index.to_ne_bytes());
 }
 
-fn read(message: &Message<'_>) -> Result<Option<Address>, NetlinkError> {
+pub(super) fn read(message: &Message<'_>) -> Result<Option<Address>, NetlinkError> {
     let (header, attributes) = split(message, HEADER)?;
     let (mut local, mut address): (Option<IpAddr>, Option<IpAddr>) = (None, None);
     for attribute in attributes {

@@ -359,7 +359,7 @@ fn link_info(writer: &mut Writer, kind: &str, data: impl FnOnce(&mut Writer)) {
     });
 }
 
-fn read(message: &Message<'_>) -> Result<Link, NetlinkError> {
+pub(super) fn read(message: &Message<'_>) -> Result<Link, NetlinkError> {
     let (header, attributes) = split(message, HEADER)?;
     let flags = number(header, 8);
     let mut link = Link {

@@ -166,3 +166,19 @@ fn write_ip(writer: &mut Writer, kind: u16, address: IpAddr) {
 fn family(address: IpAddr) -> u8 {
     (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::arbitrary;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_message_is_read_without_panic(payload in (0..20_usize).prop_flat_map(arbitrary::payload)) {
+            let message = Message { kind: 0, flags: 0, sequence: 0, port: 0, payload: &payload };
+            let _ = (link::read(&message), address::read(&message), route::read(&message));
+            let _ = neighbor::read(&message).is_ok();
+        }
+    }
+}

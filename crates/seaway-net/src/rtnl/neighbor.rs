@@ -131,14 +131,14 @@ fn header(writer: &mut Writer, family: u8, index: u32, state: u16, flags: u8) {
     writer.bytes(&[flags, 0]);
 }
 
-struct Entry {
+pub(super) struct Entry {
     index: u32,
     permanent: bool,
     dst: Option<IpAddr>,
     mac: Option<Mac>,
 }
 
-fn read(message: &Message<'_>) -> Result<Entry, NetlinkError> {
+pub(super) fn read(message: &Message<'_>) -> Result<Entry, NetlinkError> {
     let (header, attributes) = split(message, HEADER)?;
     let state = u16::from_ne_bytes([header[8], header[9]]);
     let permanent = state & libc::NUD_PERMANENT != 0;

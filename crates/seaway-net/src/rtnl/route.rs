@@ -235,7 +235,7 @@ fn header(writer: &mut Writer, family: u8, prefix: u8, protocol: u8, scope: u8, 
 }
 
 /// `None` for cached entries.
-fn read(message: &Message<'_>) -> Result<Option<Route>, NetlinkError> {
+pub(super) fn read(message: &Message<'_>) -> Result<Option<Route>, NetlinkError> {
     let (header, attributes) = split(message, HEADER)?;
     let flags = number(header, 8);
     if flags & CLONED != 0 {
