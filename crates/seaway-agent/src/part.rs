@@ -130,6 +130,10 @@ fn report(
     outcome: &Result<Outcome, String>,
 ) {
     match outcome {
+        // A resync that finds nothing comes every half minute.
+        Ok(Outcome { full: true, operations: 0 }) => {
+            tracing::debug!(part, generation, ?elapsed, "compared in full, nothing to change");
+        }
         Ok(Outcome { full: true, operations }) => {
             tracing::info!(part, generation, operations, ?elapsed, "compared in full");
         }
