@@ -30,8 +30,8 @@ enum Seen {
     Generation(u32),
 }
 
-/// Wakes `dirty` when someone else may have changed our tables: at once when one was deleted or notifications were lost,
-/// within a second when a transaction changed them that is not the driver's own.
+/// Wakes `dirty` within a second when someone else may have changed our tables; at once, as a rule, when one was deleted or
+/// notifications were lost.
 pub(crate) fn watch_tables(
     own: Arc<OwnCommits>,
     dirty: Arc<Notify>,

@@ -1,10 +1,11 @@
 //! Services and masquerade: the plan, its driver and the flows that have to move.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use seaway_kube::Update;
-use seaway_model::{EgressPlan, NodePlan, PlanDiff, ServicePlan, Snapshot};
+use seaway_model::{EgressPlan, NodePlan, PlanDiff, ServiceAddress, ServicePlan, Snapshot};
 use seaway_proxy::{FlowCleaner, ServiceDriver};
 
 use crate::part::{Outcome, Part};
@@ -27,6 +28,8 @@ pub(crate) struct Services<D> {
     settings: EgressSettings,
     plan: NodePlan,
     diff: PlanDiff,
+    /// Addresses that changed, or went, since the kernel was last in step.
+    changed: HashSet<ServiceAddress>,
     driver: D,
     cleaner: FlowCleaner,
     shared: Arc<Shared>,
@@ -41,7 +44,8 @@ impl<D: ServiceDriver> Services<D> {
     ) -> Self {
         let services = ServicePlan::new(shared.node.as_str());
         let plan = NodePlan { services, egress: EgressPlan::default() };
-        Self { settings, plan, diff: PlanDiff::default(), driver, cleaner, shared }
+        let (diff, changed) = (PlanDiff::default(), HashSet::new());
+        Self { settings, plan, diff, changed, driver, cleaner, shared }
     }
 
     fn look_at_node(&self, snapshot: &Snapshot) {
@@ -85,12 +89,12 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
 
     fn reconcile(&mut self) -> Result<Outcome, String> {
         let diff = std::mem::take(&mut self.diff);
+        self.changed.extend(diff.ports.iter().map(|change| change.address));
         let report = self.driver.apply(&self.plan, &diff).map_err(|error| error.to_string())?;
         self.shared.publish(self.plan.clone());
+        self.cleaner.check(self.changed.drain(), &self.plan.services);
         if report.full {
             self.cleaner.check_all(&self.plan.services);
-        } else {
-            self.cleaner.check(&diff, &self.plan.services);
         }
         Ok(Outcome { full: report.full, operations: report.operations })
     }

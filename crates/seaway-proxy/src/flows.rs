@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use seaway_model::{Backend, PlanDiff, Protocol, ServiceAddress, ServicePlan};
+use seaway_model::{Backend, Protocol, ServiceAddress, ServicePlan};
 use seaway_net::conntrack::{Conntrack, Filter, Flow};
 
 /// How long after a failure it is tried again.
@@ -135,14 +135,12 @@ impl FlowCleaner {
         Ok(Self { shared })
     }
 
-    /// The addresses of `diff` changed, as `plan` now has them, and the rules with them.
-    pub fn check(&self, diff: &PlanDiff, plan: &ServicePlan) {
-        if diff.ports.is_empty() {
-            return;
-        }
+    /// These addresses changed, or went, as `plan` now has it, and the rules with them.
+    ///
+    /// An address that is new, or had no endpoint, is one of them: it can have flows that were not translated.
+    pub fn check(&self, addresses: impl IntoIterator<Item = ServiceAddress>, plan: &ServicePlan) {
         let mut pending = lock(&self.shared.0);
-        // An address that is new, or had no endpoint, can have flows too: those that were not translated.
-        pending.addresses.extend(diff.ports.iter().map(|change| change.address));
+        pending.addresses.extend(addresses);
         pending.plan = plan.clone();
         self.shared.1.notify_one();
     }

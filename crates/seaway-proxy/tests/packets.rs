@@ -299,7 +299,7 @@ fn a_udp_flow_moves_when_its_endpoint_goes() {
     let diff = cluster.set("dns", VIP, Protocol::Udp, &pods[1..]);
     driver.apply(&cluster.plan, &diff).unwrap();
     // The flow stays where it was until the cleaner has been by.
-    cleaner.check(&diff, &cluster.plan.services);
+    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan.services);
     let moved = || ask_udp(&socket).is_ok_and(|(server, _)| server == pods[1]);
     let patience = Instant::now() + Duration::from_secs(30);
     while !moved() {
@@ -397,7 +397,7 @@ fn half_open_connections_move_when_their_endpoint_goes_and_established_ones_stay
     assert_eq!(half_open(&mut conntrack), [ip(DEAD)]);
 
     // The mend: its next SYN goes to the endpoint that there is.
-    cleaner.check(&diff, &cluster.plan.services);
+    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan.services);
     eventually("the flow forgotten", || !half_open(&mut conntrack).contains(&ip(DEAD)));
     let mut answer = String::new();
     connected(caught).read_to_string(&mut answer).unwrap();
