@@ -29,6 +29,8 @@ struct Cli {
 enum Command {
     /// A multi-node cluster out of network namespaces on this machine
     Lab(seaway_lab::LabArgs),
+    /// What happens to a request, hop by hop, and the proof of it
+    Trace(seaway_trace::TraceArgs),
     /// The node's agent: pods' network, Services, the way out
     Agent(seaway_agent::AgentArgs),
     /// Cluster DNS, a drop-in for CoreDNS
@@ -88,6 +90,7 @@ fn arguments() -> Vec<OsString> {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Lab(args) => seaway_lab::run(args),
+        Command::Trace(args) => seaway_trace::run(args),
         Command::Agent(args) => seaway_agent::run(args),
         Command::Dns(args) => tokio::runtime::Runtime::new()?.block_on(seaway_dns::run(args)),
         Command::Cni(args) => Ok(seaway_cni::run(args)),

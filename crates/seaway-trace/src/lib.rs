@@ -1,0 +1,23 @@
+//! What happens to a request, hop by hop, and the proof of it with the packets themselves.
+//!
+//! ```text
+//! places (agents' plans, API objects, lab) ──gather──▶ World ──explain (pure)──▶ Trace ──render──▶ text, JSON
+//!                                                                    │
+//! observers, probe in the caller's namespace ──────────verify────────┘ compares
+//! ```
+//!
+//! Architecture invariant: what is told comes from plans that are in force. Nothing is worked out a second time out of
+//! Kubernetes objects: those only say what is called what.
+
+mod args;
+mod explain;
+mod gather;
+mod hop;
+mod names;
+mod render;
+mod run;
+mod target;
+mod world;
+
+pub use args::TraceArgs;
+pub use run::run;

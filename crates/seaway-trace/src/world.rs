@@ -1,0 +1,156 @@
+//! Everything that a prediction is made of, gathered before the first packet. Plain data.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+use seaway_lab::CloudPlan;
+use seaway_model::{NodePlan, ObjectName, OverlayPlan, Protocol};
+
+/// The cluster and what is around it, as the places themselves say it.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, NodeFacts>,
+    /// Pods by name.
+    pub pods: BTreeMap<ObjectName, PodFacts>,
+    /// Services by name.
+    pub services: BTreeMap<ObjectName, ServiceFacts>,
+    /// The cloud that the nodes are in, where it is declared.
+    pub cloud: Option<CloudPlan>,
+    /// Hosts outside, where they are declared.
+    pub hosts: Vec<HostFacts>,
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its own addresses, the one that others reach first.
+    pub addresses: Vec<IpAddr>,
+    /// What its agent applies, or why the agent could not be asked.
+    pub plan: Result<AppliedFacts, String>,
+}
+
+/// A node's applied plan.
+#[derive(Clone, Debug, Default)]
+pub struct AppliedFacts {
+    /// Services and masquerade.
+    pub node: NodePlan,
+    /// The network between nodes, where it is the agent's.
+    pub overlay: Option<OverlayPlan>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default)]
+pub struct PodFacts {
+    /// Its node.
+    pub node: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// It has its node's network.
+    pub host_network: bool,
+    /// It is ready.
+    pub ready: bool,
+    /// The ports that its containers declare.
+    pub ports: Vec<(Protocol, u16)>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceFacts {
+    /// Its cluster IPs; none: headless or ExternalName.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Protocol, port and name of its ports.
+    pub ports: Vec<(Protocol, u16, String)>,
+}
+
+/// A host outside the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Sources that it serves, where it does not serve all.
+    pub allow: Option<Vec<Ipv4Net>>,
+    /// It is a name server.
+    pub resolver: bool,
+}
+
+/// What an address belongs to.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner<'a> {
+    /// A pod with a network of its own.
+    Pod(&'a ObjectName, &'a PodFacts),
+    /// A node; pods in its network too.
+    Node(&'a NodeFacts),
+    /// A host outside.
+    Host(&'a HostFacts),
+    /// The cloud's router.
+    Gateway,
+    /// The cloud's control plane.
+    ControlPlane,
+    /// Nothing that is known.
+    Nobody,
+}
+
+impl World {
+    /// What `address` belongs to.
+    pub fn owner(&self, address: IpAddr) -> Owner<'_> {
+        let pod = |(_, pod): &(&ObjectName, &PodFacts)| !pod.host_network && pod.addresses.contains(&address);
+        if let Some((name, pod)) = self.pods.iter().find(pod) {
+            return Owner::Pod(name, pod);
+        }
+        if let Some(node) = self.nodes.values().find(|node| node.has(address)) {
+            return Owner::Node(node);
+        }
+        let IpAddr::V4(v4) = address else { return Owner::Nobody };
+        if let Some(host) = self.hosts.iter().find(|host| host.addresses.contains(&v4)) {
+            return Owner::Host(host);
+        }
+        match &self.cloud {
+            Some(cloud) if v4 == cloud.gateway || v4 == cloud.gateway_public => Owner::Gateway,
+            Some(cloud) if v4 == cloud.control_plane => Owner::ControlPlane,
+            _ => Owner::Nobody,
+        }
+    }
+
+    /// How people call what has `address`, or the address.
+    pub fn name_of(&self, address: IpAddr) -> String {
+        match self.owner(address) {
+            Owner::Pod(name, _) => format!("pod {name}"),
+            Owner::Node(node) => node.name.clone(),
+            Owner::Host(host) => host.name.clone(),
+            Owner::Gateway => "the gateway".to_owned(),
+            Owner::ControlPlane => "the control plane".to_owned(),
+            Owner::Nobody => address.to_string(),
+        }
+    }
+}
+
+impl NodeFacts {
+    /// `address` is one of the node's own: on its link or on its tunnel device.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+            || self
+                .overlay()
+                .is_some_and(|it| it.devices.iter().any(|device| device.address.addr() == address))
+    }
+
+    /// The network between nodes.
+    pub fn overlay(&self) -> Option<&OverlayPlan> {
+        self.plan.as_ref().ok()?.overlay.as_ref()
+    }
+
+    /// Its address of the family of `other`.
+    pub fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|address| address.is_ipv4() == other.is_ipv4())
+    }
+
+    /// `address` is in the node's part of the pod network.
+    pub fn has_pod_network(&self, address: IpAddr) -> bool {
+        self.overlay().is_some_and(|overlay| overlay.subnets.iter().any(|net: &IpNet| net.contains(&address)))
+    }
+}
