@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -82,14 +82,10 @@ impl Executor {
         Ok(())
     }
 
-    /// Does actions that don't depend on each other, several at once. After a failure no more are begun.
+    /// Does actions that don't depend on each other, several at once. After a failure no more are begun, but those under way
+    /// are waited for: what they did must be in the cache before anyone decides again.
     pub async fn perform_unordered(&self, actions: Vec<Action>) -> Result<(), Error> {
-        let mut results =
-            futures::stream::iter(actions).map(|action| self.perform_one(action)).buffer_unordered(AT_ONCE);
-        while let Some(result) = results.next().await {
-            result?;
-        }
-        Ok(())
+        all_begun(futures::stream::iter(actions).map(|action| self.perform_one(action))).await
     }
 
     /// Does one action.
@@ -279,6 +275,26 @@ impl Executor {
     }
 }
 
+/// Runs what a stream gives, several at once, until one fails and those begun before have ended; the first failure.
+async fn all_begun<F: Future<Output = Result<(), Error>>>(
+    mut jobs: impl futures::Stream<Item = F> + Unpin,
+) -> Result<(), Error> {
+    let mut running = FuturesUnordered::new();
+    let mut outcome = Ok(());
+    loop {
+        while outcome.is_ok() && running.len() < AT_ONCE {
+            match jobs.next().await {
+                Some(job) => running.push(job),
+                None => break,
+            }
+        }
+        match running.next().await {
+            Some(result) => outcome = outcome.and(result),
+            None => return outcome,
+        }
+    }
+}
+
 fn request<K: Resource<DynamicType = ()>>(key: &Key) -> Request {
     Request::new(K::url_path(&(), key.scope()))
 }
@@ -289,4 +305,30 @@ fn encode<T: serde::Serialize + Resource<DynamicType = ()>>(object: &T, key: &Ke
         name: key.to_string(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_stops_what_is_not_begun_and_no_more() {
+        let (begun, ended) = (RefCell::new(0), RefCell::new(0));
+        let jobs = futures::stream::iter(0..20).map(|number| {
+            let (begun, ended) = (&begun, &ended);
+            async move {
+                *begun.borrow_mut() += 1;
+                if number == 3 {
+                    return Err(Error::Flag { flag: "--x", reason: "wrong".into() });
+                }
+                tokio::task::yield_now().await;
+                *ended.borrow_mut() += 1;
+                Ok(())
+            }
+        });
+        assert!(all_begun(jobs).await.is_err());
+        assert_eq!((*begun.borrow(), *ended.borrow()), (AT_ONCE, AT_ONCE - 1));
+    }
 }
