@@ -1,6 +1,7 @@
 //! Pods that have to go: those that do not tolerate their node's taints, and those whose node is gone.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
@@ -65,19 +66,50 @@ pub fn decide(pod: &Pod, node: &Node, now: Timestamp) -> Decision {
     decision
 }
 
-/// A pod that no kubelet will ever bring to its end: its node is gone, or it is being deleted and was never bound.
-pub fn is_stranded(pod: &Pod, node_exists: impl Fn(&str) -> bool) -> bool {
-    match pod_node(pod) {
-        Some(node) => !node_exists(node),
-        None => deleting(pod),
+/// Nodes that pods are bound to and that are not there, with the time since when.
+#[derive(Default)]
+pub struct Missing {
+    since: HashMap<String, Instant>,
+}
+
+impl Missing {
+    /// What remains of the time for which a node that is not there may come (back): its kubelet may not have registered it yet,
+    /// or register it again.
+    pub fn left(&mut self, node: &str, grace: Duration, now: Instant) -> Duration {
+        // Whoever has been missing for long has no pods any more that would ask.
+        self.since.retain(|_, since| now.duration_since(*since) < grace * 2);
+        let since = *self.since.entry(node.to_owned()).or_insert(now);
+        grace.saturating_sub(now.duration_since(since))
     }
+
+    /// The node is there.
+    pub fn found(&mut self, node: &str) {
+        self.since.remove(node);
+    }
+}
+
+/// Decides about a pod that is bound to no node, or to one that is not there; `left` is what remains of the node's time.
+pub fn decide_without_node(pod: &Pod, left: Duration) -> Decision {
+    let is_stranded = match pod_node(pod) {
+        Some(_) => left.is_zero(),
+        None => deleting(pod),
+    };
+    if is_stranded {
+        // No kubelet will ever bring it to its end.
+        return vec![Action::Delete(Target::of(pod), Some(0))].into();
+    }
+    let mut decision = Decision::none();
+    if !left.is_zero() {
+        decision.look_again(left);
+    }
+    decision
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::{NodeSpec, PodSpec};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
     fn taint(key: &str, value: &str, effect: &str) -> Taint {
         Taint { key: key.into(), value: Some(value.into()), effect: effect.into(), time_added: None }
@@ -109,6 +141,38 @@ mod tests {
         ];
         for (toleration, expected) in cases {
             assert_eq!(tolerates(&toleration, &taint), expected, "{toleration:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_may_come_back_for_a_while() {
+        let (mut missing, grace, start) = (Missing::default(), Duration::from_secs(40), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(missing.left("n", grace, start), grace);
+        assert_eq!(missing.left("n", grace, after(30)), Duration::from_secs(10));
+        assert_eq!(missing.left("n", grace, after(50)), Duration::ZERO);
+        missing.found("n");
+        assert_eq!(missing.left("n", grace, after(60)), grace);
+        assert_eq!(missing.left("n", grace, after(200)), grace, "another absence");
+
+        let pod = |node: Option<&str>, deleting: bool| Pod {
+            metadata: ObjectMeta {
+                deletion_timestamp: deleting.then(|| Time("2026-01-01T00:00:00Z".parse().unwrap())),
+                ..Default::default()
+            },
+            spec: Some(PodSpec { node_name: node.map(str::to_owned), ..Default::default() }),
+            ..Default::default()
+        };
+        for (node, deleting, left, deleted, again) in [
+            (Some("n"), false, 5, false, Some(5)),
+            (Some("n"), true, 5, false, Some(5)),
+            (Some("n"), false, 0, true, None),
+            (None, true, 0, true, None),
+            (None, false, 0, false, None),
+        ] {
+            let decision = decide_without_node(&pod(node, deleting), Duration::from_secs(left));
+            let deletes = matches!(&decision.actions[..], [Action::Delete(_, Some(0))]);
+            assert_eq!((deletes, decision.again_after.map(|d| d.as_secs())), (deleted, again));
         }
     }
 

@@ -1,8 +1,10 @@
 //! Namespaces: what each has from the start, and the end of all it has.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, ListParams};
@@ -22,6 +24,10 @@ pub const ROOT_CA: &str = "kube-root-ca.crt";
 const CA_KEY: &str = "ca.crt";
 /// The service account of pods that name none.
 pub const DEFAULT_ACCOUNT: &str = "default";
+
+/// Bounds of [`recheck`].
+const SOONEST_RECHECK: Duration = Duration::from_millis(500);
+const LATEST_RECHECK: Duration = Duration::from_secs(30);
 
 /// Decides what a namespace still lacks. `ca` is the certificate authority in PEM.
 pub fn decide(
@@ -62,6 +68,14 @@ pub fn decide(
 pub fn is_ending(namespace: &Namespace) -> bool {
     let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_deref());
     deleting(namespace) && finalizers.unwrap_or_default().iter().any(|f| f == "kubernetes")
+}
+
+/// When to look again at a namespace that is not empty yet, should no event tell: soon at first, seldom where something keeps
+/// it for long.
+pub fn recheck(namespace: &Namespace, now: Timestamp) -> Duration {
+    let since = namespace.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
+    let ending_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    (ending_for / 10).clamp(SOONEST_RECHECK, LATEST_RECHECK)
 }
 
 /// Deletes all that is in a namespace; then, if nothing is left, lets the namespace go. Tells whether it did.
@@ -154,7 +168,20 @@ async fn finalize(client: &Client, namespace: &Namespace) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+
+    #[test]
+    fn looks_grow_rare() {
+        let mut namespace = Namespace::default();
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        namespace.metadata.deletion_timestamp = Some(Time(start));
+        for (seconds, expected) in [(-5, 500), (0, 500), (4, 500), (60, 6_000), (86_400, 30_000)] {
+            let now = Timestamp::from_second(start.as_second() + seconds).unwrap();
+            assert_eq!(recheck(&namespace, now), Duration::from_millis(expected), "{seconds}");
+        }
+    }
 
     #[test]
     fn what_a_namespace_has() {

@@ -27,15 +27,13 @@ use crate::queue::Queue;
 use crate::routes::NODE_LEASES;
 use crate::store::{Key, controller_uid};
 
-/// When to look again at a namespace that is not empty yet, should no event tell.
-const NAMESPACE_RECHECK: Duration = Duration::from_millis(500);
-
 /// The controllers' common surroundings.
 struct Context {
     executor: Executor,
     kinds: Arc<Kinds>,
     config: Arc<Config>,
     heard: Mutex<node_health::Heard>,
+    missing: Mutex<eviction::Missing>,
 }
 
 /// When to look at a key again without a change.
@@ -43,7 +41,7 @@ type Again = Option<Duration>;
 
 /// Runs all workers for ever.
 pub(super) async fn all(executor: Executor, kinds: Arc<Kinds>, config: Arc<Config>) {
-    let context = Context { executor, kinds, config, heard: Mutex::default() };
+    let context = Context { executor, kinds, config, heard: Mutex::default(), missing: Mutex::default() };
     let queues = &context.executor.cluster().queues;
     let c = &context;
     // Endpoints and pods are on the way of users' connections: several keys at a time there.
@@ -281,7 +279,7 @@ async fn sync_namespace(c: &Context, name: String) -> Result<Again, Error> {
     };
     if namespace::is_ending(&namespace) {
         let ended = namespace::end(c.executor.client(), &c.kinds, &namespace).await?;
-        return Ok((!ended).then_some(NAMESPACE_RECHECK));
+        return Ok((!ended).then(|| namespace::recheck(&namespace, Timestamp::now())));
     }
     c.carry_out(actions.into()).await
 }
@@ -326,13 +324,17 @@ async fn sync_eviction(c: &Context, key: Key) -> Result<Again, Error> {
     let decision = {
         let stores = c.cluster().stores();
         let Some(pod) = stores.pods.get(&key) else { return Ok(None) };
-        let node = |name: &str| stores.nodes.get(&Key::new("", name));
-        if eviction::is_stranded(pod, |name| node(name).is_some()) {
-            // Nobody is left who could end it in good order.
-            Decision::from(vec![Action::Delete(Target::of(&**pod), Some(0))])
-        } else {
-            let node = crate::meta::pod_node(pod).and_then(node);
-            node.map(|node| eviction::decide(pod, node, Timestamp::now())).unwrap_or_default()
+        let name = crate::meta::pod_node(pod);
+        let mut missing = c.missing.lock();
+        match name.and_then(|name| stores.nodes.get(&Key::new("", name))) {
+            Some(node) => {
+                missing.found(name.unwrap_or_default());
+                eviction::decide(pod, node, Timestamp::now())
+            }
+            None => {
+                let left = name.map(|name| missing.left(name, c.config.grace, Instant::now()));
+                eviction::decide_without_node(pod, left.unwrap_or_default())
+            }
         }
     };
     c.carry_out(decision).await
