@@ -207,6 +207,10 @@ fn taint(node: &Node, now: Timestamp) -> Option<Action> {
             });
         }
     }
+    // From this the time that pods tolerate a taint is counted; of one that somebody sets by hand nobody has said it.
+    for taint in next.iter_mut().filter(|taint| taint.effect == "NoExecute") {
+        taint.time_added.get_or_insert_with(|| whole_second(now));
+    }
     let patch = json!({"spec": {"taints": next}});
     (next != known).then(|| Action::Patch(Target::unchanged(node), Part::Main, patch))
 }
@@ -232,6 +236,7 @@ mod tests {
         let taint = |(key, effect): &(&str, &str)| Taint {
             key: (*key).into(),
             effect: (*effect).into(),
+            time_added: Some(Time("2025-01-01T00:00:00Z".parse().unwrap())),
             ..Default::default()
         };
         Node {
@@ -289,6 +294,14 @@ mod tests {
             });
             assert_eq!(keys, expected, "{ready} {taints:?}");
         }
+    }
+
+    #[test]
+    fn taints_set_by_hand_get_their_time() {
+        let mut node = node("True", &[("mine", "NoExecute")]);
+        node.spec.as_mut().unwrap().taints.as_mut().unwrap()[0].time_added = None;
+        let decision = run(&node, 0, &[]);
+        assert_eq!(patch(&decision)["spec"]["taints"][0]["timeAdded"], "2026-01-01T00:00:00Z");
     }
 
     #[test]
