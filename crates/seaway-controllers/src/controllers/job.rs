@@ -14,6 +14,8 @@ use crate::object::{Action, Decision, Object, Target};
 
 /// Default of `backoffLimit`.
 const DEFAULT_BACKOFF_LIMIT: i32 = 6;
+/// The most pods that are created in one round; the next one follows when they are seen.
+const BURST: i32 = 500;
 
 /// What a decision about a Job is made from.
 pub struct Observed<'a> {
@@ -83,7 +85,7 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
             None if succeeded > 0 => count(active.len()),
             None => parallelism,
         };
-        let missing = wanted - count(active.len());
+        let missing = (wanted - count(active.len())).min(BURST);
         let create = || Action::Create(Object::from(pod_of(job, &spec.template)));
         decision.actions.extend((0..missing).map(|_| create()));
         let surplus = usize::try_from(-missing).unwrap_or(0);

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::revisions::{is_of_template, new_replica_set, revision, template_hash, update_replica_set};
-use super::rolling::{Bounds, Size, grow_new, resize, shrink_old, wanted};
+use super::rolling::{Bounds, Size, grow_new, resize, shrink_old, wanted, within_reach};
 use super::{DESIRED_REPLICAS, MAX_REPLICAS, REVISION, status};
 use crate::meta::{annotation, claim, controls, deleting, pod_finished, selects};
 use crate::object::{Action, Decision, Notice, NoticeKind, Object, Part, Target};
@@ -85,9 +85,9 @@ fn tell_apart<'a>(observed: &Observed<'a>) -> Sets<'a> {
 fn size_of(set: &ReplicaSet) -> Size {
     let status = set.status.as_ref();
     Size {
-        wanted: set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
-        present: status.map_or(0, |s| s.replicas),
-        available: status.and_then(|s| s.available_replicas).unwrap_or(0),
+        wanted: within_reach(set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)),
+        present: within_reach(status.map_or(0, |s| s.replicas)),
+        available: within_reach(status.and_then(|s| s.available_replicas).unwrap_or(0)),
         settled: status.and_then(|s| s.observed_generation) == set.metadata.generation,
     }
 }

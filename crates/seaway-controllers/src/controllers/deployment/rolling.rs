@@ -42,17 +42,25 @@ impl Size {
     }
 }
 
+/// More pods than any cluster has; sums of such numbers stay far from their type's end.
+const MOST_PODS: i32 = 1_000_000;
+
+/// The number itself, where it makes sense.
+pub(super) fn within_reach(pods: i32) -> i32 {
+    pods.clamp(0, MOST_PODS)
+}
+
 /// What an absolute number or percentage of `total` comes to, not below 0.
 fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
     let percent = match value {
-        Some(IntOrString::Int(number)) => return (*number).max(0),
+        Some(IntOrString::Int(number)) => return within_reach(*number),
         Some(IntOrString::String(text)) => text.strip_suffix('%').and_then(|p| p.parse::<i64>().ok()),
         None => None,
     };
     // The API's default is 25 % for both.
-    let hundredths = i64::from(total.max(0)) * percent.unwrap_or(25).max(0);
+    let hundredths = i64::from(total.max(0)) * percent.unwrap_or(25).clamp(0, i64::from(MOST_PODS));
     let number = if round_up { (hundredths + 99) / 100 } else { hundredths / 100 };
-    i32::try_from(number).unwrap_or(i32::MAX)
+    within_reach(i32::try_from(number).unwrap_or(MOST_PODS))
 }
 
 impl Bounds {
@@ -72,7 +80,7 @@ impl Bounds {
 
 /// The number of pods that a Deployment asks for.
 pub fn wanted(deployment: &Deployment) -> i32 {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    within_reach(deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))
 }
 
 fn rolling_update(deployment: &Deployment) -> Option<k8s_openapi::api::apps::v1::RollingUpdateDeployment> {
@@ -185,6 +193,8 @@ mod tests {
             (3, IntOrString::Int(2), IntOrString::Int(5), (2, 3)),
             (0, percent("25%"), percent("25%"), (0, 1)),
             (1, percent("100%"), IntOrString::Int(0), (1, 0)),
+            (i32::MAX, percent("100%"), IntOrString::Int(i32::MAX), (MOST_PODS, MOST_PODS)),
+            (9, percent("9223372036854775807%"), IntOrString::Int(-1), (90_000, 0)),
         ];
         for (replicas, surge, unavailable, (max_surge, max_unavailable)) in cases {
             let bounds = Bounds::of(&deployment(replicas, surge.clone(), unavailable.clone()));

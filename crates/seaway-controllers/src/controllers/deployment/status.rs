@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::rolling::{Bounds, wanted};
+use super::rolling::{Bounds, wanted, within_reach};
 use crate::meta::pod_ready_since;
 use crate::object::{Action, Object};
 
@@ -16,7 +16,7 @@ const DEFAULT_DEADLINE: i32 = 600;
 const NO_DEADLINE: i32 = i32::MAX;
 
 fn sum<'a>(sets: impl Iterator<Item = &'a ReplicaSet>, count: fn(&ReplicaSet) -> Option<i32>) -> i32 {
-    sets.filter_map(count).sum()
+    sets.filter_map(count).map(within_reach).sum()
 }
 
 fn present(set: &ReplicaSet) -> Option<i32> {
