@@ -16,6 +16,7 @@ use tracing::info;
 
 use crate::args::ControllersArgs;
 use crate::cluster::Cluster;
+use crate::controllers::endpoints;
 use crate::controllers::garbage::{self, Kinds};
 use crate::controllers::namespace::ROOT_CA;
 use crate::controllers::node_cidr::Pool;
@@ -95,6 +96,7 @@ pub async fn start(client: Client, config: Config, stop: CancellationToken) {
     tasks.push(Box::pin(async move {
         cluster.wait_synced().await;
         info!("controllers have seen all objects and begin");
+        wake_for_leftovers(&cluster);
         // ConfigMaps are watched in part only.
         let whole = whole_kinds().into_iter().map(|kind| kind.resource()).collect();
         tokio::join!(
@@ -106,6 +108,17 @@ pub async fn start(client: Client, config: Config, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = async { while tasks.next().await.is_some() {} } => {}
+    }
+}
+
+/// Wakes the controllers whose objects no owner reference ties to what they come from: where that went while nobody looked,
+/// no event will tell.
+fn wake_for_leftovers(cluster: &Cluster) {
+    let stores = cluster.stores();
+    for (key, endpoints) in stores.endpoints.iter() {
+        if endpoints::is_kept_here(endpoints) && stores.services.get(key).is_none() {
+            cluster.queues.endpoints.add(key.clone());
+        }
     }
 }
 
@@ -132,5 +145,24 @@ fn selection(kind: Kind) -> watcher::Config {
     match kind {
         Kind::ConfigMap => watcher::Config::default().fields(&format!("metadata.name={ROOT_CA}")),
         _ => watcher::Config::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn endpoints_whose_service_went_meanwhile_are_found() {
+        let cluster = Cluster::new();
+        for (name, keeper) in [("by-hand", "somebody"), ("left", "endpoint-controller")] {
+            let object = serde_json::json!({"metadata": {"namespace": "ns", "name": name, "uid": name,
+                "labels": {"endpoints.kubernetes.io/managed-by": keeper}}});
+            cluster.observe(serde_json::from_value::<Endpoints>(object).unwrap());
+        }
+        wake_for_leftovers(&cluster);
+        assert_eq!(cluster.queues.endpoints.next().await.name, "left");
+        let other = tokio::time::timeout(Duration::from_millis(1), cluster.queues.endpoints.next());
+        assert!(other.await.is_err());
     }
 }

@@ -18,6 +18,15 @@ const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 /// The most addresses of one object.
 const MOST_ADDRESSES: usize = 1000;
 
+/// Who is named by [`MANAGED_BY`] here.
+const CONTROLLER: &str = "endpoint-controller";
+
+/// Whether Endpoints come from a Service's selector.
+pub fn is_kept_here(endpoints: &Endpoints) -> bool {
+    let keeper = endpoints.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    keeper.map(String::as_str) == Some(CONTROLLER)
+}
+
 /// What a decision about a Service's Endpoints is made from.
 pub struct Observed<'a> {
     /// The Service, if it is (still) there.
@@ -43,7 +52,7 @@ pub fn decide(observed: &Observed<'_>) -> Option<Action> {
     if is_headless(service) {
         labels.insert(HEADLESS.into(), String::new());
     }
-    labels.insert(MANAGED_BY.into(), "endpoint-controller".into());
+    labels.insert(MANAGED_BY.into(), CONTROLLER.into());
     let subsets = (!subsets.is_empty()).then_some(subsets);
     let Some(known) = observed.endpoints else {
         return Some(Action::Create(Object::from(Endpoints {

@@ -120,7 +120,8 @@ pub fn unschedulable(pod: &Pod, message: &str, now: Timestamp) -> Vec<Action> {
     };
     let notice = Notice::new(pod, NoticeKind::Warning, SCHEDULER, "FailedScheduling", message.to_owned());
     let patch = with_pod_condition(pod, condition);
-    vec![Action::Notify(notice), Action::Patch(Target::unchanged(pod), Part::Status, patch)]
+    // The news follows what it is about, so that a write that has to be repeated makes no second one.
+    vec![Action::Patch(Target::unchanged(pod), Part::Status, patch), Action::Notify(notice)]
 }
 
 #[cfg(test)]
