@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount, VolumeMount};
+use k8s_openapi::api::core::v1::{ConfigMap, KeyToPath, Pod, Secret, ServiceAccount, VolumeMount};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use seaway_net::sandbox::Mount;
@@ -23,6 +24,9 @@ use payload::{FileVolume, Files, Kind, Source};
 
 /// How soon a token that could not be renewed is asked for again.
 const TOKEN_RETRY: Duration = Duration::from_secs(5);
+
+/// The lifetime in seconds that a token is taken to have at least, however soon it says that it expires.
+const SHORTEST_LIFE: i64 = 2;
 
 /// A token and when to ask for the next one.
 struct Token {
@@ -118,58 +122,14 @@ impl Volumes {
         for source in &volume.sources {
             match source {
                 Source::ConfigMap { name, items, optional } => {
-                    let found = match self.config_maps.get_mut(name) {
-                        Some(interest) => interest.get().await,
-                        None => None,
-                    };
-                    let what = format!("configmap {name:?}");
-                    match found {
-                        Some(map) => {
-                            let entries = payload::config_map_entries(&map);
-                            payload::add_entries(
-                                &mut files,
-                                &what,
-                                &entries,
-                                items.as_deref(),
-                                *optional,
-                                volume.mode,
-                            )?;
-                        }
-                        None if *optional => {}
-                        None => {
-                            return Err(format!(
-                                "MountVolume.SetUp failed for volume {:?}: {what} not found",
-                                volume.name
-                            ));
-                        }
-                    }
+                    let map = current(self.config_maps.get_mut(name)).await;
+                    let entries = map.as_deref().map(payload::config_map_entries);
+                    add(&mut files, volume, ("configmap", name), entries, items.as_deref(), *optional)?;
                 }
                 Source::Secret { name, items, optional } => {
-                    let found = match self.secrets.get_mut(name) {
-                        Some(interest) => interest.get().await,
-                        None => None,
-                    };
-                    let what = format!("secret {name:?}");
-                    match found {
-                        Some(secret) => {
-                            let entries = payload::secret_entries(&secret);
-                            payload::add_entries(
-                                &mut files,
-                                &what,
-                                &entries,
-                                items.as_deref(),
-                                *optional,
-                                volume.mode,
-                            )?;
-                        }
-                        None if *optional => {}
-                        None => {
-                            return Err(format!(
-                                "MountVolume.SetUp failed for volume {:?}: {what} not found",
-                                volume.name
-                            ));
-                        }
-                    }
+                    let secret = current(self.secrets.get_mut(name)).await;
+                    let entries = secret.as_deref().map(payload::secret_entries);
+                    add(&mut files, volume, ("secret", name), entries, items.as_deref(), *optional)?;
                 }
                 Source::Downward(items) => {
                     payload::add_downward(
@@ -209,10 +169,7 @@ impl Volumes {
         }
         match request_token(about, audience, seconds).await {
             Ok((text, expires)) => {
-                // kubelet renews at 80 % of the lifetime, or after a day.
-                let life = expires.duration_since(now).as_secs().clamp(10, 86_400 * 10 / 8);
-                let renew_at = now + jiff::SignedDuration::from_secs(life * 8 / 10);
-                self.tokens.insert(key, Token { text: text.clone(), renew_at });
+                self.tokens.insert(key, Token { text: text.clone(), renew_at: renewal(now, expires) });
                 Ok(text)
             }
             Err(error) => match self.tokens.get_mut(&key) {
@@ -248,6 +205,36 @@ impl Volumes {
         let read_only = wanted.read_only == Some(true) || matches!(kind, Kind::Files(_));
         let target = Path::new("/").join(&wanted.mount_path);
         Ok(Mount::Bind { source, target, read_only })
+    }
+}
+
+/// When to renew what expires then, as kubelet does: at 80 % of its lifetime, or after a day.
+fn renewal(now: Timestamp, expires: Timestamp) -> Timestamp {
+    let life = expires.duration_since(now).as_secs().clamp(SHORTEST_LIFE, 86_400 * 10 / 8);
+    now + jiff::SignedDuration::from_millis(life * 800)
+}
+
+async fn current<K>(interest: Option<&mut Interest<K>>) -> Option<Arc<K>> {
+    match interest {
+        Some(interest) => interest.get().await,
+        None => None,
+    }
+}
+
+/// Adds what an object of this kind and name holds, where it is there.
+fn add(
+    files: &mut Files,
+    volume: &FileVolume,
+    (kind, name): (&str, &str),
+    entries: Option<BTreeMap<&str, &[u8]>>,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+) -> Result<(), String> {
+    let what = format!("{kind} {name:?}");
+    match entries {
+        Some(entries) => payload::add_entries(files, &what, &entries, items, optional, volume.mode),
+        None if optional => Ok(()),
+        None => Err(format!("MountVolume.SetUp failed for volume {:?}: {what} not found", volume.name)),
     }
 }
 
@@ -331,6 +318,11 @@ async fn request_token(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use axum::extract::State;
+    use axum::http::StatusCode;
+
     use super::*;
 
     #[test]
@@ -356,5 +348,66 @@ mod tests {
         }
         assert!(!root.path().join("made").exists());
         assert!(below(&base, "absent", true).is_err());
+    }
+
+    #[test]
+    fn tokens_are_renewed_in_time() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        for (life, after) in [(3600, 2880), (600, 480), (10 * 86_400, 86_400), (10, 8), (-5, 1)] {
+            let renewed = renewal(now, now + jiff::SignedDuration::from_secs(life));
+            assert_eq!(renewed.duration_since(now).as_secs(), after, "{life}");
+        }
+    }
+
+    /// Gives out tokens that soon expire, or none.
+    struct Issuer {
+        given: AtomicU32,
+        fails: AtomicBool,
+    }
+
+    async fn issue(State(issuer): State<Arc<Issuer>>) -> Result<axum::Json<serde_json::Value>, StatusCode> {
+        if issuer.fails.load(Ordering::SeqCst) {
+            return Err(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        let number = issuer.given.fetch_add(1, Ordering::SeqCst) + 1;
+        let status =
+            serde_json::json!({"token": format!("token {number}"), "expirationTimestamp": Timestamp::now()});
+        Ok(axum::Json(serde_json::json!({"metadata": {}, "spec": {"audiences": []}, "status": status})))
+    }
+
+    #[tokio::test]
+    async fn a_token_is_renewed_in_its_file_and_outlives_a_failed_renewal() {
+        let issuer = Arc::new(Issuer { given: AtomicU32::new(0), fails: AtomicBool::new(false) });
+        let path = "/api/v1/namespaces/shop/serviceaccounts/clerk/token";
+        let app = axum::Router::new().route(path, axum::routing::post(issue)).with_state(issuer.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(seaway_http::serve(listener, app));
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u"},
+            "spec": {"serviceAccountName": "clerk", "containers": [], "volumes": [
+                {"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]}
+        }))
+        .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut volumes = Volumes::new(&pod, dir.path().to_owned(), &Objects::start(&client)).unwrap();
+        let (addresses, machine) = (Addresses::default(), Machine { cpus: 1.0, memory: 1.0 });
+        let about = About { client: &client, pod: &pod, addresses: &addresses, machine };
+        let token = || fs::read_to_string(dir.path().join("v/token")).unwrap();
+        volumes.prepare(&about).await.unwrap();
+        volumes.prepare(&about).await.unwrap();
+        assert_eq!(token(), "token 1", "one that is not due is kept");
+        volumes.changed().await;
+        volumes.prepare(&about).await.unwrap();
+        assert_eq!(token(), "token 2");
+        issuer.fails.store(true, Ordering::SeqCst);
+        volumes.changed().await;
+        volumes.prepare(&about).await.unwrap();
+        assert_eq!(token(), "token 2");
+        issuer.fails.store(false, Ordering::SeqCst);
+        volumes.changed().await;
+        volumes.prepare(&about).await.unwrap();
+        assert_eq!(token(), "token 3");
     }
 }
