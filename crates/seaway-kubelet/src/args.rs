@@ -56,7 +56,7 @@ pub struct KubeletArgs {
     #[arg(long)]
     pub client_ca: Option<PathBuf>,
     /// Labels of the Node: key=value,key=value
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = label)]
     pub node_labels: Vec<String>,
     /// How many pods the node takes
     #[arg(long, default_value_t = 250)]
@@ -73,6 +73,11 @@ pub struct KubeletArgs {
     /// Seconds before a container's second restart; doubles with each one more, up to five minutes
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub restart_backoff_base: f64,
+}
+
+/// A label with its value.
+fn label(text: &str) -> Result<String, String> {
+    if text.contains('=') { Ok(text.to_owned()) } else { Err("give it as key=value".to_owned()) }
 }
 
 /// Seconds above zero and up to a day.

@@ -165,11 +165,15 @@ impl Plugins {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A plugin that ends without reading says why on stdout.
-            let _ = stdin.write_all(input.to_string().as_bytes()).await;
-        }
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output())
+        let stdin = child.stdin.take();
+        let talking = async {
+            if let Some(mut stdin) = stdin {
+                // A plugin that ends without reading says why on stdout.
+                let _ = stdin.write_all(input.to_string().as_bytes()).await;
+            }
+            child.wait_with_output().await
+        };
+        let output = tokio::time::timeout(PATIENCE, talking)
             .await
             .map_err(|_| failed(format!("no answer in {} s", PATIENCE.as_secs())))?
             .map_err(|error| failed(error.to_string()))?;

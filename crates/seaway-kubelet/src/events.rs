@@ -138,8 +138,7 @@ impl Correlator {
         self.forget(now);
         let object = incident.about.uid.clone().unwrap_or_default();
         let (budget, last) = self.budgets.entry(object.clone()).or_insert((BURST, now));
-        *budget = (*budget + now.duration_since(*last).as_secs_f64() / REFILL_EVERY.as_secs_f64()).min(BURST);
-        *last = now;
+        (*budget, *last) = (refilled(*budget, *last, now), now);
         if *budget < 1.0 {
             return Verdict::Drop;
         }
@@ -169,9 +168,17 @@ impl Correlator {
             self.seen.clear();
         }
         if self.budgets.len() > MEMORY {
-            self.budgets.retain(|_, (budget, _)| *budget < BURST - 1.0);
+            self.budgets.retain(|_, (budget, last)| refilled(*budget, *last, now) < BURST);
+        }
+        if self.budgets.len() > MEMORY {
+            self.budgets.clear();
         }
     }
+}
+
+/// What a budget of `at` is `now`.
+fn refilled(budget: f64, at: Instant, now: Instant) -> f64 {
+    (budget + now.duration_since(at).as_secs_f64() / REFILL_EVERY.as_secs_f64()).min(BURST)
 }
 
 async fn send_all(client: Client, node: String, mut incidents: mpsc::Receiver<Incident>) {
@@ -254,5 +261,22 @@ mod tests {
         assert_eq!(correlator.judge(&incident("a", "x"), now), Verdict::Drop);
         assert!(matches!(correlator.judge(&incident("b", "x"), now), Verdict::Create(_)));
         assert_eq!(correlator.judge(&incident("a", "x"), now + REFILL_EVERY), Verdict::Count(name, 25));
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_limit() {
+        let mut correlator = Correlator::default();
+        let now = Instant::now();
+        for pod in 0..3 * MEMORY {
+            for message in ["x", "y", "z"] {
+                correlator.judge(&incident(&pod.to_string(), message), now);
+            }
+        }
+        assert!(correlator.seen.len() <= MEMORY + 1 && correlator.budgets.len() <= MEMORY + 1);
+        // A flood still is one after others have been forgotten for their age.
+        for _ in 0..30 {
+            correlator.judge(&incident("flood", "x"), now);
+        }
+        assert_eq!(correlator.judge(&incident("flood", "x"), now), Verdict::Drop);
     }
 }

@@ -34,10 +34,17 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use args::KubeletArgs;
 use kubelet::Kubelet;
 
+/// Threads at the most: one for each terminal, and some for what waits for the kernel.
+const MAX_THREADS: usize = 2048;
+
 /// Runs the kubelet until SIGTERM or SIGINT; the containers that run then end with it.
 pub fn run(args: KubeletArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Reading from a terminal holds a thread for as long as the terminal is open.
+        .max_blocking_threads(MAX_THREADS)
+        .build()?;
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let client = seaway_kube::connect(args.kubeconfig.as_deref()).await?;
@@ -46,7 +53,10 @@ pub fn run(args: KubeletArgs) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         }
-    })
+    });
+    // Containers end with this process: threads that read their terminals must not be waited for.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(args: KubeletArgs, client: Client) -> anyhow::Result<()> {

@@ -64,6 +64,14 @@ fn quoted_lines<'a>(entries: impl Iterator<Item = (&'a String, &'a String)>) -> 
     lines.join("\n")
 }
 
+/// A container of the pod, or an init container.
+pub(crate) fn container_named<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, String> {
+    let all =
+        pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let mut named = all.filter(|container| container.name == name);
+    named.next().ok_or_else(|| format!("container {name:?} not found"))
+}
+
 /// The value of a `resourceFieldRef`, rounded up to whole divisors as kubelet does.
 pub(crate) fn resource(
     container: &Container,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
 
-pub(crate) use downward::{Addresses, Machine, field, resource};
+pub(crate) use downward::{Addresses, Machine, container_named, field, resource};
 pub(crate) use expand::expand;
 pub(crate) use services::service_env;
 
@@ -112,12 +112,8 @@ fn referenced(inputs: &Inputs<'_>, variable: &EnvVar) -> Result<Option<String>, 
     }
     if let Some(selector) = &from.resource_field_ref {
         let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
-        let all = inputs.pod.spec.iter().flat_map(|spec| &spec.containers);
         let of = match named {
-            Some(name) => all
-                .into_iter()
-                .find(|c| c.name == name)
-                .ok_or_else(|| format!("container {name:?} not found"))?,
+            Some(name) => container_named(inputs.pod, name)?,
             None => inputs.container,
         };
         return resource(of, selector, inputs.machine).map(Some);

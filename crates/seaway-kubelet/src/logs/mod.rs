@@ -5,5 +5,5 @@ mod reader;
 mod writer;
 
 pub(crate) use format::{Splitter, Stream};
-pub(crate) use reader::{LogQuery, find, send};
+pub(crate) use reader::{LogQuery, find, last_words, send};
 pub(crate) use writer::{LiveLog, LogWriter};

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,7 +89,6 @@ pub(crate) async fn send(
     let mut filter = Filter::new(query.clone());
     // Taken first: what is written from here on is found by following.
     let mut progress = live.as_ref().map(|live| live.progress.subscribe());
-    let mut rotations = progress.as_mut().map_or(0, |progress| progress.borrow_and_update().rotations);
     let mut rest = Rest::default();
     let mut file = match read_history(&path, &query, &mut filter, &mut rest, &to).await? {
         Some(file) => file,
@@ -96,16 +96,21 @@ pub(crate) async fn send(
     };
     let Some(progress) = progress.as_mut().filter(|_| query.follow) else { return Ok(()) };
     loop {
-        let now = *progress.borrow_and_update();
+        let ended = progress.borrow_and_update().ended;
         if !drain(&mut file, &mut rest, &mut filter, &to).await? {
             return Ok(());
         }
-        if now.rotations != rotations {
-            rotations = now.rotations;
-            file = File::open(&path)?;
+        let newer = newer(&path, &file)?;
+        if !newer.is_empty() {
+            for part in newer {
+                file = part;
+                if !drain(&mut file, &mut rest, &mut filter, &to).await? {
+                    return Ok(());
+                }
+            }
             continue;
         }
-        if now.ended {
+        if ended {
             return Ok(());
         }
         tokio::select! {
@@ -113,6 +118,56 @@ pub(crate) async fn send(
             () = to.closed() => return Ok(()),
         }
     }
+}
+
+/// What was begun after `file`, which may have been put aside meanwhile, or given up for later parts.
+fn newer(path: &Path, file: &File) -> io::Result<Vec<File>> {
+    let Some((there, aside)) = parts(path)? else { return Ok(Vec::new()) };
+    if is_same(&there, file)? {
+        return Ok(Vec::new());
+    }
+    let between = match aside {
+        Some(aside) if !is_same(&aside, file)? => Some(aside),
+        _ => None,
+    };
+    Ok(between.into_iter().chain([there]).collect())
+}
+
+/// The file that is written to and the part put aside before it; nothing where the log is gone.
+fn parts(path: &Path) -> io::Result<Option<(File, Option<File>)>> {
+    // In this order: between the two, what was the first may become the second, but nothing is left out.
+    let Some(there) = open(path)? else { return Ok(None) };
+    let aside = match open(&put_aside(path))? {
+        Some(aside) if !is_same(&aside, &there)? => Some(aside),
+        _ => None,
+    };
+    Ok(Some((there, aside)))
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    Ok(one.metadata()?.ino() == other.metadata()?.ino())
+}
+
+/// The last words in a log (or its last 64 KiB), as kubelet takes them for a termination message: 80 lines and 2 KiB at the most.
+pub(crate) fn last_words(log: &[u8]) -> Vec<u8> {
+    const LINES: usize = 80;
+    const BYTES: usize = 2048;
+    let lines: Vec<_> = log.split(|&byte| byte == b'\n').filter_map(parse).collect();
+    let mut text = Vec::new();
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        text.extend_from_slice(line.text);
+        if !line.partial {
+            text.push(b'\n');
+        }
+    }
+    text.split_off(text.len().saturating_sub(BYTES))
 }
 
 /// A line that is not complete yet.
@@ -159,22 +214,21 @@ async fn read_history(
     rest: &mut Rest,
     to: &mpsc::Sender<Bytes>,
 ) -> io::Result<Option<File>> {
-    let aside = put_aside(path);
+    let Some((mut file, aside)) = parts(path)? else { return Ok(None) };
     let Some(tail) = query.tail else {
-        if let Ok(mut old) = File::open(aside)
+        if let Some(mut old) = aside
             && !drain(&mut old, rest, filter, to).await?
         {
             return Ok(None);
         }
-        let mut file = File::open(path)?;
         let more = drain(&mut file, rest, filter, to).await?;
         return Ok(more.then_some(file));
     };
     let mut last: VecDeque<Vec<u8>> = VecDeque::new();
-    if let Ok(old) = File::open(aside) {
+    if let Some(old) = aside {
         keep_last(&mut BufReader::new(old), tail, &mut last, rest)?;
     }
-    let mut reader = BufReader::new(File::open(path)?);
+    let mut reader = BufReader::new(file);
     keep_last(&mut reader, tail, &mut last, rest)?;
     let mut out = Vec::new();
     let more = last.iter().all(|line| filter.add(line, &mut out));
@@ -276,7 +330,41 @@ mod tests {
             .lines()
             .map(|line| line.split(' ').next().unwrap().parse().unwrap())
             .collect();
-        assert_eq!(numbers.last(), Some(&29_999));
+        assert!(numbers.iter().copied().eq(0..30_000), "{} lines", numbers.len());
+    }
+
+    #[tokio::test]
+    async fn what_is_put_aside_while_it_is_read_comes_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let part = |text: &str| std::fs::write(&path, text).unwrap();
+        let put_aside_now = || std::fs::rename(&path, put_aside(&path)).unwrap();
+        let contents = |mut file: File| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            text
+        };
+        let newer = |file: &File| newer(&path, file).unwrap().into_iter().map(contents).collect::<Vec<_>>();
+        part("one");
+        let one = File::open(&path).unwrap();
+        assert_eq!(newer(&one), Vec::<String>::new());
+        put_aside_now();
+        part("two");
+        assert_eq!(newer(&one), ["two"]);
+        put_aside_now();
+        part("three");
+        assert_eq!(newer(&one), ["two", "three"]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(newer(&one), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_last_words_of_a_log() {
+        assert_eq!(last_words(LINES.as_bytes()), b"one\ntwo\nthree\n");
+        let many: String = (0..200).map(|n| format!("2026-01-01T00:00:01Z stdout F {n}\n")).collect();
+        assert!(last_words(many.as_bytes()).starts_with(b"120\n"));
+        let long = format!("2026-01-01T00:00:01Z stdout F {}\n", "x".repeat(5000));
+        assert_eq!(last_words(long.as_bytes()).len(), 2048);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A pod's containers at work: starting them, probing them, ending them, hearing of their end.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +17,21 @@ use tokio_util::task::AbortOnDropHandle;
 use super::assemble::{World, sandbox_spec};
 use super::backoff::Backoff;
 use super::slots::{Ended, Role, State};
-use super::worker::{Worker, deletion};
+use super::worker::{Worker, deletion, grace_period};
 use super::{image_events, names, stop};
 use crate::container::{Container, Exit, Launch};
 use crate::env::{Inputs, Sources, environment, references};
 use crate::events::Severity;
-use crate::logs::LogWriter;
+use crate::logs::{LogWriter, last_words};
 use crate::objects::Interest;
 use crate::probes::{self, Kind, Place, Report};
 
 /// How soon a container whose configuration is incomplete is tried again.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
-/// What is read of a termination message (kubelet's limit).
-const MAX_MESSAGE: usize = 4096;
+/// What is read of a termination message, from its end (kubelet's limit).
+const MAX_MESSAGE: u64 = 4096;
+/// What is read of a log for the last words in it.
+const LOG_TAIL: u64 = 64 * 1024;
 
 /// What the tasks of a container tell the pod's worker.
 pub(crate) enum Message {
@@ -383,8 +388,13 @@ impl Worker {
     }
 
     fn exited(&mut self, index: usize, exit: Exit) {
-        let message = std::fs::read(self.termination_log(index)).unwrap_or_default();
-        let message = String::from_utf8_lossy(&message[..message.len().min(MAX_MESSAGE)]).into_owned();
+        let mut message = last_bytes(&self.termination_log(index), MAX_MESSAGE).unwrap_or_default();
+        let policy = self.container_spec(index).and_then(|spec| spec.termination_message_policy);
+        if message.is_empty() && exit.code != 0 && policy.as_deref() == Some("FallbackToLogsOnError") {
+            let log = self.live[index].container.as_ref().map(|container| container.log.path.clone());
+            message = last_words(&log.and_then(|path| last_bytes(&path, LOG_TAIL).ok()).unwrap_or_default());
+        }
+        let message = String::from_utf8_lossy(&message).into_owned();
         let started = self.live[index].container.as_ref().map(|container| container.started);
         let ended = Ended {
             code: exit.code,
@@ -477,8 +487,7 @@ impl Worker {
         });
         let pod = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
         let seconds = probe.and_then(|probe| probe.termination_grace_period_seconds).or(pod).unwrap_or(30);
-        let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        self.stop(index, Instant::now() + grace, Some(why));
+        self.stop(index, Instant::now() + grace_period(seconds), Some(why));
     }
 
     /// Ends a container by `deadline`, or brings the deadline of its ending forward.
@@ -518,5 +527,39 @@ impl Worker {
                 let _ = sender.send(Message::HookFailed { index, problem });
             }
         });
+    }
+}
+
+/// The last bytes of a file, which may be of any size.
+fn last_bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_message_the_end_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("message");
+        for (text, expected) in [("", ""), ("short", "short"), ("a long one", "ng one")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(last_bytes(&path, 6).unwrap(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn no_grace_period_is_too_long_for_the_clock() {
+        for (seconds, expected) in [(-1, 0), (0, 0), (30, 30), (i64::MAX, 3_153_600_000)] {
+            let grace = grace_period(seconds);
+            assert_eq!(grace.as_secs(), expected);
+            let _in_range = Instant::now() + grace;
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Which pods are this node's, and a worker for each.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,10 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
                     listed.extend(pod.metadata.uid.clone());
                     workers.apply(pod);
                 }
-                Some(Ok(Event::InitDone)) => workers.keep_only(&listed),
+                Some(Ok(Event::InitDone)) => {
+                    workers.keep_only(&listed);
+                    workers.remove_unknown();
+                }
                 Some(Ok(Event::Apply(pod))) => workers.apply(pod),
                 Some(Ok(Event::Delete(pod))) => workers.remove(pod),
                 Some(Err(error)) => tracing::warn!(%error, "watching pods"),
@@ -88,9 +92,20 @@ impl Workers {
     }
 }
 
+impl Workers {
+    /// Removes the directories of pods that went while no kubelet ran.
+    fn remove_unknown(&self) {
+        let Ok(entries) = std::fs::read_dir(self.kubelet.pods_dir()) else { return };
+        let is_known = |name: &OsStr| name.to_str().is_some_and(|uid| self.updates.contains_key(uid));
+        for entry in entries.flatten().filter(|entry| !is_known(&entry.file_name())) {
+            tokio::spawn(super::remove_dir(entry.path()));
+        }
+    }
+}
+
 /// Undoes what an earlier kubelet left: the networks of its pods, whose processes ended with it.
 ///
-/// Logs of pods stay until the API says that the pods are gone; those of pods that it no longer knows are removed.
+/// The rest of their directories, logs among it, stays for as long as the API knows the pods.
 pub(crate) async fn clean_up(kubelet: &Arc<Kubelet>) {
     let Ok(entries) = std::fs::read_dir(kubelet.pods_dir()) else { return };
     for dir in entries.flatten().map(|entry| entry.path()) {

@@ -99,6 +99,10 @@ impl Sandbox {
         plugins: &Plugins,
     ) -> Result<Self, SandboxFailure> {
         let network = Network::load(conf_dir)?;
+        // An attempt that could not be undone: the note of this one would make it forgotten.
+        if let Some(earlier) = Note::read(dir) {
+            earlier.undo(plugins).await?;
+        }
         let id = new_id();
         let netns = netns_dir.join(format!("cni-{}", uuid::Uuid::new_v4()));
         let mut note =

@@ -131,11 +131,7 @@ impl Worker {
             }
         }
         self.kubelet.registry.remove(&namespace, &name, &self.entry.uid);
-        if let Err(error) = std::fs::remove_dir_all(&self.entry.dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, dir = %self.entry.dir.display(), "removing a pod's directory");
-        }
+        super::remove_dir(self.entry.dir.clone()).await;
         self.delete(&namespace, &name).await;
     }
 
@@ -309,8 +305,7 @@ impl Worker {
             return Duration::ZERO;
         }
         let spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-        let seconds = self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(GRACE_SECONDS);
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        grace_period(self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(GRACE_SECONDS))
     }
 
     /// Gives the pod's network back, as often as it takes.
@@ -410,6 +405,12 @@ impl Worker {
     pub(super) fn deletion_watch(&self) -> watch::Receiver<Update> {
         self.updates.clone()
     }
+}
+
+/// The API takes any number of seconds; one that no clock can count to is as good as a century.
+pub(super) fn grace_period(seconds: i64) -> Duration {
+    const CENTURY: u64 = 100 * 365 * 86_400;
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(CENTURY))
 }
 
 /// Waits until the pod is to go.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, SecretProjection, Volume,
 };
 
-use crate::env::{Addresses, Machine, field, resource};
+use crate::env::{Addresses, Machine, container_named, field, resource};
 
 /// A file of a volume: its bytes and permission bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,9 +177,7 @@ pub(crate) fn add_downward(
             field(pod, addresses, &reference.field_path)?
         } else if let Some(selector) = &item.resource_field_ref {
             let name = selector.container_name.as_deref().unwrap_or_default();
-            let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-            let container = containers.find(|container| container.name == name);
-            resource(container.ok_or_else(|| format!("container {name:?} not found"))?, selector, machine)?
+            resource(container_named(pod, name)?, selector, machine)?
         } else {
             return Err(format!(
                 "downwardAPI item {:?} has neither fieldRef nor resourceFieldRef",

@@ -10,6 +10,10 @@ use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostPar
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::edges::{
+    a_pod_may_be_given_all_the_time_there_is, a_terminal_does_not_keep_the_kubelet, https_is_probed,
+    last_words_have_a_limit, logs_are_put_aside_and_given_up,
+};
 use crate::world::{PATIENCE, World, is_ready};
 
 macro_rules! run {
@@ -49,6 +53,11 @@ pub(crate) async fn run_all(world: &mut World, filter: Option<&str>) -> usize {
         servers_drain_and_the_deaf_are_killed,
         forced_deletion_kills,
         containers_have_the_rights_that_they_ask_for,
+        https_is_probed,
+        logs_are_put_aside_and_given_up,
+        last_words_have_a_limit,
+        a_pod_may_be_given_all_the_time_there_is,
+        a_terminal_does_not_keep_the_kubelet,
         a_killed_kubelet_leaves_nothing_behind,
     );
     failed
@@ -485,12 +494,16 @@ async fn a_killed_kubelet_leaves_nothing_behind(world: &mut World) -> anyhow::Re
     let mut once = keep.clone();
     once["restartPolicy"] = json!("Never");
     world.create("keep", keep).await?;
-    world.create("once", once).await?;
+    world.create("once", once.clone()).await?;
+    world.create("lost", once).await?;
+    world.ready("lost").await?;
     let before = world.ready("keep").await?.status.and_then(|status| status.pod_ip);
     world.ready("once").await?;
     world.kill_kubelet()?;
     wait_for("containers to end with it", async || Ok(containers()? == 0)).await?;
-    ensure!(std::fs::read_dir("/run/netns")?.count() == 2);
+    ensure!(std::fs::read_dir("/run/netns")?.count() == 3);
+    let forced = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    world.pods().delete("lost", &forced).await?;
     world.start_kubelet()?;
     let pod = world.until("keep", "restarted", |pod| restarts(pod) == 1 && is_ready(pod)).await?;
     ensure!(before.is_some() && pod.status.is_some_and(|status| status.pod_ip.is_some()));
@@ -545,7 +558,10 @@ async fn event(world: &World, pod: &str, reason: &str) -> anyhow::Result<String>
     }
 }
 
-async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+pub(crate) async fn wait_for(
+    what: &str,
+    mut holds: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
     let began = Instant::now();
     while !holds().await? {
         ensure!(began.elapsed() < PATIENCE, "waited in vain for {what}");

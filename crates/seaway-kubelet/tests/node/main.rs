@@ -4,6 +4,7 @@
 //! (the "world"), where it is API server and client; the kubelet is a third process. It takes root, and fails without.
 
 mod cases;
+mod edges;
 mod world;
 
 use std::process::ExitCode;

@@ -125,6 +125,18 @@ impl World {
         Ok(())
     }
 
+    pub(crate) fn kubelet_pid(&self) -> Option<u32> {
+        self.kubelet.as_ref().map(Child::id)
+    }
+
+    /// Whether the kubelet has ended, by itself or because it was told to.
+    pub(crate) fn kubelet_has_ended(&mut self) -> anyhow::Result<bool> {
+        match &mut self.kubelet {
+            Some(kubelet) => Ok(kubelet.try_wait()?.is_some()),
+            None => Ok(true),
+        }
+    }
+
     /// Kills the kubelet as a crash would.
     pub(crate) fn kill_kubelet(&mut self) -> anyhow::Result<()> {
         if let Some(mut kubelet) = self.kubelet.take() {
