@@ -10,6 +10,7 @@
 
 mod announce;
 mod args;
+mod differences;
 mod health;
 mod kernel;
 mod metrics;

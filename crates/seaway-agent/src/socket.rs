@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::UnixListener;
 
+use crate::differences::compare;
 use crate::status::Shared;
 
 /// The socket's name in the run directory.
@@ -32,7 +33,11 @@ pub(crate) fn bind(directory: &Path) -> io::Result<UnixListener> {
 
 /// What it serves.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new().route("/v1/status", get(status)).route("/v1/plan", get(plan)).with_state(shared)
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/plan", get(plan))
+        .route("/v1/differences", get(differences))
+        .with_state(shared)
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
@@ -42,6 +47,18 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 async fn plan(State(shared): State<Arc<Shared>>) -> Response {
     match shared.applied_plan() {
         Some(plan) => axum::Json(plan).into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "no plan has been applied yet\n").into_response(),
+        None => no_plan(),
     }
+}
+
+async fn differences(State(shared): State<Arc<Shared>>) -> Response {
+    match tokio::task::spawn_blocking(move || compare(&shared)).await {
+        Ok(Some(found)) => axum::Json(found).into_response(),
+        Ok(None) => no_plan(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+fn no_plan() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "no plan has been applied yet\n").into_response()
 }

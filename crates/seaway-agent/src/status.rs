@@ -164,6 +164,12 @@ impl Shared {
         })
     }
 
+    /// A part is about to change the kernel.
+    pub(crate) fn is_pending(&self) -> bool {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.values().any(|part| part.pending && part.error.is_none())
+    }
+
     pub(crate) fn set_node_eligible(&self, eligible: bool) {
         self.node_eligible.store(eligible, Ordering::Relaxed);
     }

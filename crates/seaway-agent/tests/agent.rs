@@ -18,6 +18,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use seaway_agent::{AgentArgs, AgentStatus, AppliedPlan};
 use seaway_apiserver::{Config, NodePorts, Server, serve};
+use seaway_model::{Difference, Differences};
 use seaway_net::netns::NetNs;
 use seaway_net::nft::{Kernel, Nft};
 use seaway_net::rtnl::Rtnl;
@@ -171,6 +172,12 @@ impl Agent<'_> {
         serde_json::from_str(&http(stream, path)?.1).ok()
     }
 
+    fn differences(&self) -> Vec<Difference> {
+        let found: Differences = serde_json::from_value(self.get("/v1/differences").unwrap()).unwrap();
+        assert_eq!(found.not_compared, []);
+        found.differences
+    }
+
     /// Waits until all parts have done what there was to do.
     fn settled(&self) -> Value {
         let parts = ["services", "overlay", "system"];
@@ -261,6 +268,13 @@ fn follows_the_api_and_shows_it(cluster: &Cluster) {
     assert_eq!(back.underlay.as_ref().unwrap().link, plan["underlay"]["link"]);
     assert_eq!(serde_json::to_value(back).unwrap(), plan);
     serde_json::from_value::<AgentStatus>(status).unwrap();
+    assert_eq!(agent.differences(), []);
+    // Nobody watches links: what is wrong with one stays wrong until the next resync, and is told.
+    let ip = Command::new("ip").args(["link", "set", "seaway.1", "mtu", "1300"]).status().unwrap();
+    assert!(ip.success());
+    let told = agent.differences();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].kernel.as_str(), told[0].actual.as_deref()), ("link seaway.1", Some("mtu 1300")));
     let mode = std::fs::metadata(cluster.path("run/agent.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 

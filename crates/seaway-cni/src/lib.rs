@@ -8,6 +8,7 @@ pub mod files;
 pub mod ipam;
 pub mod overlay;
 pub mod plugin;
+pub mod pods;
 
 pub use plugin::{CniArgs, is_cni_call, run};
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use common::{assert_ping, call, config, net, run};
 use seaway_cni::overlay::{self, Change};
+use seaway_cni::plugin::host_interface;
+use seaway_cni::pods;
 use seaway_model::{NetConf, Node, OverlayPlan};
 use seaway_net::netns::NetNs;
 use seaway_net::rtnl::Rtnl;
@@ -209,6 +211,101 @@ fn stale_entries_go_and_others_stay() {
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert!(changes[0].ends_with("dst 172.18.0.22 dev seaway.1"), "{changes:?}");
     assert_eq!(cluster.apply(1), []);
+}
+
+#[test]
+fn differences_are_told() {
+    let cluster = Cluster::new(VXLAN);
+    cluster.apply_all();
+    let node = &cluster.nodes[0].0;
+    let plan = cluster.plan(1);
+    let underlay = node.run(|| overlay::underlay(&[cluster.address(1)])).unwrap().unwrap();
+    let look = || node.run(|| overlay::differences(&plan, &underlay)).unwrap().unwrap();
+    assert_eq!(look(), (vec![], vec![]));
+    let mac = plan.neighbors[0].mac;
+    let cases = [
+        ("ip route del 10.244.2.0/24", "node node-2", "route 10.244.2.0/24", None),
+        ("ip route replace blackhole 10.244.2.0/24", "node node-2", "route 10.244.2.0/24", Some("blackhole")),
+        (
+            "ip route replace 10.244.3.0/24 via 172.18.0.12",
+            "node node-3",
+            "route 10.244.3.0/24",
+            Some("via 172.18.0.12 dev eth0"),
+        ),
+        ("ip neigh del 10.244.2.0 dev seaway.1", "node node-2", "neighbour 10.244.2.0 dev seaway.1", None),
+        (
+            &format!("bridge fdb del {mac} dev seaway.1"),
+            "node node-2",
+            &format!("forwarding entry {mac} dev seaway.1"),
+            None,
+        ),
+        (
+            &format!("bridge fdb replace {mac} dev seaway.1 dst 172.18.0.99 self permanent"),
+            "node node-2",
+            &format!("forwarding entry {mac} dev seaway.1"),
+            Some("dst 172.18.0.99"),
+        ),
+        ("ip link set seaway.1 mtu 1400", "device seaway.1", "link seaway.1", Some("mtu 1400")),
+        (
+            "sysctl -w net.ipv4.ip_forward=0",
+            "sysctl net.ipv4.ip_forward",
+            "sysctl net.ipv4.ip_forward",
+            Some("0"),
+        ),
+    ];
+    for (line, object, kernel, actual) in cases {
+        let (text, ok) = run(node, line);
+        assert!(ok, "{line}: {text}");
+        let (told, _) = look();
+        let [one] = told.as_slice() else { panic!("{line}: {told:?}") };
+        assert_eq!(
+            (one.object.as_str(), one.kernel.as_str(), one.actual.as_deref()),
+            (object, kernel, actual),
+            "{line}"
+        );
+        run(node, "ip route flush 10.244.2.0/24");
+        run(node, "ip route flush 10.244.3.0/24");
+        cluster.apply(1);
+        assert_eq!(look(), (vec![], vec![]), "{line}");
+    }
+    run(node, "ip route add blackhole 10.244.2.2");
+    let (told, foreign) = look();
+    assert_eq!(told, []);
+    assert_eq!(foreign[0].what, "packets to 10.244.2.2/32 go: blackhole");
+    run(node, "ip link set eth0 mtu 1300");
+    assert!(
+        look().0.iter().any(|one| one.object == "link eth0" && one.actual.as_deref() == Some("mtu 1300"))
+    );
+    run(node, "ip link del seaway.1");
+    let told = look().0;
+    assert!(told.iter().any(|one| one.what.starts_with("the VXLAN device is missing")), "{told:?}");
+    let of_nodes = told.iter().filter(|one| one.object.starts_with("node ")).count();
+    assert_eq!(of_nodes, 2, "{told:?}");
+}
+
+#[test]
+fn a_pods_link_is_compared() {
+    let cluster = Cluster::new(VXLAN);
+    let (node, dir) = (&cluster.nodes[0].0, cluster._dir.path().join("1"));
+    let look = |mtu| node.run(|| pods::differences(&dir, mtu)).unwrap().unwrap();
+    assert_eq!(look(1450), []);
+    assert_eq!(look(1400)[0].actual.as_deref(), Some("mtu 1450"));
+    let link = host_interface("pod-1", "eth0");
+    for (line, kernel) in [
+        ("ip neigh del 10.244.1.2 dev LINK", "neighbour 10.244.1.2 dev LINK"),
+        ("sysctl -w net.ipv4.conf.LINK.rp_filter=0", "sysctl net.ipv4.conf.LINK.rp_filter"),
+        ("ip route del 10.244.1.2", "route 10.244.1.2"),
+    ] {
+        let (text, ok) = run(node, &line.replace("LINK", &link));
+        assert!(ok, "{line}: {text}");
+        let told = look(1450);
+        assert!(told.iter().any(|one| one.kernel == kernel.replace("LINK", &link)), "{line}: {told:?}");
+        assert!(told.iter().all(|one| one.object == "pod 10.244.1.2"), "{told:?}");
+    }
+    run(node, &format!("ip link del {link}"));
+    let told = look(1450);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].what, "the pod's link is missing");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! types. `seaway-kube` turns API objects into these types and says which object and field was wrong where one
 //! does not fit.
 
+mod difference;
 mod egress_plan;
 mod explain;
 mod go_duration;
@@ -14,6 +15,7 @@ mod problem;
 mod service_plan;
 mod snapshot;
 
+pub use difference::{Difference, Differences, Foreign, NotCompared, PlanPart};
 pub use egress_plan::EgressPlan;
 pub use explain::{Flow, Masquerade, NodePlan, Translation};
 pub use go_duration::parse_go_duration;

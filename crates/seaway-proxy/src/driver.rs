@@ -1,6 +1,6 @@
 //! What a service driver does, whatever it programs.
 
-use seaway_model::{NodePlan, ObjectName, PlanDiff};
+use seaway_model::{Difference, NodePlan, ObjectName, PlanDiff};
 
 /// What a driver did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,4 +62,10 @@ pub trait ServiceDriver: Send {
     /// # Errors
     /// The kernel cannot be read.
     fn dry_run(&mut self, plan: &NodePlan) -> Result<String, DriverError>;
+
+    /// Where the kernel is not what `plan` says; empty just where [`ServiceDriver::sync`] would change nothing.
+    ///
+    /// # Errors
+    /// The kernel cannot be read.
+    fn differences(&mut self, plan: &NodePlan) -> Result<Vec<Difference>, DriverError>;
 }

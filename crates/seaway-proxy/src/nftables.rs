@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use seaway_model::{EgressPlan, NodePlan, ObjectName, PlanDiff, Protocol, ServiceAddress};
-use seaway_net::nft::{Nft, NftError, Object, Operation, TableId, Transaction, diff};
+use seaway_model::{Difference, EgressPlan, NodePlan, ObjectName, PlanDiff, Protocol, ServiceAddress};
+use seaway_net::nft::{Nft, NftError, Object, Observed, Operation, Table, TableId, Transaction, diff};
 
+use crate::differences;
 use crate::driver::{DriverError, Report, ServiceDriver};
 use crate::programmed::{Programmed, indices};
 use crate::ruleset::{self, IpFamily};
@@ -67,30 +68,23 @@ impl<N: Nft> NftablesDriver<N> {
         self.own.clone()
     }
 
-    /// The transactions that make of what is there what `plan` says, and what will have been programmed by each.
-    fn whole(
-        &mut self,
-        plan: &NodePlan,
-    ) -> Result<Vec<(IpFamily, Transaction, Option<Programmed>)>, NftError> {
+    /// What is there and what `plan` asks for, by family.
+    fn compare(&mut self, plan: &NodePlan) -> Result<Vec<Compared>, NftError> {
         let mut all = Vec::new();
         for family in IpFamily::BOTH {
             let id = TableId::new(family.family(), ruleset::TABLE);
             let observed = self.nft.read_table(&id)?;
-            if !in_use(family, plan) {
-                let transaction = match observed {
-                    Some(_) => Transaction::remove(id),
-                    None => Transaction::new(id),
+            let wanted = in_use(family, plan).then(|| {
+                // The kernel's own order counts; where the table is gone, the order that it had until then.
+                let old = match &observed {
+                    Some(observed) => indices(observed, family),
+                    None => {
+                        self.programmed.get(&family).map_or_else(HashMap::new, |known| known.slots().clone())
+                    }
                 };
-                all.push((family, transaction, None));
-                continue;
-            }
-            // The kernel's own order counts; where the table is gone, the order that it had until then.
-            let old = match &observed {
-                Some(observed) => indices(observed, family),
-                None => self.programmed.get(&family).map_or_else(HashMap::new, |known| known.slots().clone()),
-            };
-            let (table, programmed) = Programmed::whole(family, plan, &old, observed.as_ref());
-            all.push((family, diff(observed.as_ref(), &table), Some(programmed)));
+                Programmed::whole(family, plan, &old, observed.as_ref())
+            });
+            all.push(Compared { family, id, observed, wanted });
         }
         Ok(all)
     }
@@ -115,11 +109,11 @@ impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
     fn sync(&mut self, plan: &NodePlan) -> Result<Report, DriverError> {
         self.clean = false;
         let mut operations = 0;
-        for (family, transaction, programmed) in self.whole(plan).map_err(|source| failure(plan, source))? {
-            operations += self.commit(plan, &transaction)?;
-            match programmed {
-                Some(programmed) => self.programmed.insert(family, programmed),
-                None => self.programmed.remove(&family),
+        for compared in self.compare(plan).map_err(|source| failure(plan, source))? {
+            operations += self.commit(plan, &compared.transaction())?;
+            match compared.wanted {
+                Some((_, programmed)) => self.programmed.insert(compared.family, programmed),
+                None => self.programmed.remove(&compared.family),
             };
         }
         self.egress = plan.egress.clone();
@@ -151,8 +145,42 @@ impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
     }
 
     fn dry_run(&mut self, plan: &NodePlan) -> Result<String, DriverError> {
-        let whole = self.whole(plan).map_err(|source| failure(plan, source))?;
-        Ok(whole.iter().map(|(_, transaction, _)| transaction.to_string()).collect())
+        let compared = self.compare(plan).map_err(|source| failure(plan, source))?;
+        Ok(compared.iter().map(|compared| compared.transaction().to_string()).collect())
+    }
+
+    fn differences(&mut self, plan: &NodePlan) -> Result<Vec<Difference>, DriverError> {
+        let compared = self.compare(plan).map_err(|source| failure(plan, source))?;
+        Ok(compared.iter().flat_map(|compared| compared.differences(plan)).collect())
+    }
+}
+
+/// One family's table: as it is, and as it should be with what will have been programmed; `None` where it should not be.
+struct Compared {
+    family: IpFamily,
+    id: TableId,
+    observed: Option<Observed>,
+    wanted: Option<(Table, Programmed)>,
+}
+
+impl Compared {
+    /// What makes of the one the other.
+    fn transaction(&self) -> Transaction {
+        match (&self.wanted, &self.observed) {
+            (Some((table, _)), observed) => diff(observed.as_ref(), table),
+            (None, Some(_)) => Transaction::remove(self.id.clone()),
+            (None, None) => Transaction::new(self.id.clone()),
+        }
+    }
+
+    fn differences(&self, plan: &NodePlan) -> Vec<Difference> {
+        match (&self.wanted, &self.observed) {
+            (Some((table, _)), observed) => {
+                differences::of_table(self.family, plan, observed.as_ref(), table)
+            }
+            (None, Some(_)) => differences::of_unused_table(self.family, plan, &self.id),
+            (None, None) => Vec::new(),
+        }
     }
 }
 

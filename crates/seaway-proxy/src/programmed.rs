@@ -45,8 +45,8 @@ pub(crate) struct Step {
     picks: BTreeMap<u32, usize>,
 }
 
-/// The indices that a table read back gives to endpoints. What is not as we write it is left out, so the difference
-/// to what is wanted removes it.
+/// The indices that a table read back gives to endpoints; where one is missing among them stands an endpoint that
+/// nobody has. What is not as we write it is left out, so the difference to what is wanted removes it.
 pub(crate) fn indices(observed: &Observed, family: IpFamily) -> HashMap<ServiceAddress, Vec<Backend>> {
     let mut found: HashMap<ServiceAddress, BTreeMap<u32, Backend>> = HashMap::new();
     let elements = observed.sets.get(ruleset::ENDPOINTS).into_iter().flat_map(|set| &set.elements);
@@ -55,7 +55,24 @@ pub(crate) fn indices(observed: &Observed, family: IpFamily) -> HashMap<ServiceA
         let Some(backend) = parse_endpoint_data(family, element) else { continue };
         found.entry(address).or_default().insert(index, backend);
     }
-    found.into_iter().map(|(address, backends)| (address, backends.into_values().collect())).collect()
+    found.into_iter().map(|(address, backends)| (address, without_gaps(family, backends))).collect()
+}
+
+/// More gaps than this are not kept: an index far off is not one that we wrote.
+const MOST_GAPS: usize = 1024;
+
+fn without_gaps(family: IpFamily, found: BTreeMap<u32, Backend>) -> Vec<Backend> {
+    let nobody = Backend { ip: family.unspecified(), port: 0 };
+    let most = found.len() + MOST_GAPS;
+    let mut slots = Vec::with_capacity(found.len());
+    for (index, backend) in found {
+        let index = index as usize;
+        if index < most {
+            slots.resize(index, nobody);
+        }
+        slots.push(backend);
+    }
+    slots
 }
 
 impl Programmed {
@@ -291,14 +308,19 @@ fn insert(table: &mut Table, set: &str, key: Value, element: Element) {
     }
 }
 
-fn parse_endpoint_key(family: IpFamily, key: &Value) -> Option<(ServiceAddress, u32)> {
+pub(crate) fn parse_endpoint_key(family: IpFamily, key: &Value) -> Option<(ServiceAddress, u32)> {
+    let (address, index) = parse_service_key(family, key)?;
+    Some((address, u32::from_ne_bytes(index.try_into().ok()?)))
+}
+
+/// The service address that a key begins with, and the rest of the key.
+pub(crate) fn parse_service_key(family: IpFamily, key: &Value) -> Option<(ServiceAddress, &[u8])> {
     let (ip, rest) = parse_ip(family, key.bytes())?;
     let (protocol, rest) = rest.split_first_chunk::<4>()?;
-    let (port, index) = rest.split_first_chunk::<4>()?;
+    let (port, rest) = rest.split_first_chunk::<4>()?;
     let protocol =
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == protocol[0])?;
-    let index = u32::from_ne_bytes(index.try_into().ok()?);
-    Some((ServiceAddress { ip, protocol, port: u16::from_be_bytes([port[0], port[1]]) }, index))
+    Some((ServiceAddress { ip, protocol, port: u16::from_be_bytes([port[0], port[1]]) }, rest))
 }
 
 fn parse_endpoint_data(family: IpFamily, element: &Element) -> Option<Backend> {

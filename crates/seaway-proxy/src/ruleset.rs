@@ -9,7 +9,7 @@
 //! can fall between the two lookups: then the endpoint with the number drawn may be gone. Therefore each `pick_<N>`
 //! looks once more for endpoint 0, which exists as long as any does, and then drops: nothing passes untranslated.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use seaway_model::{Backend, EgressPlan, ServiceAddress};
@@ -87,6 +87,14 @@ impl IpFamily {
         match self {
             Self::V4 => DataType::Ipv4Addr,
             Self::V6 => DataType::Ipv6Addr,
+        }
+    }
+
+    /// The address that nobody has.
+    pub(crate) const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         }
     }
 

@@ -5,17 +5,19 @@
 //! `seaway.N` and `seaway-v6.N`, and routes of protocol 83; nothing else is touched.
 
 mod diff;
+mod differences;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use seaway_model::{MacAddr, OverlayPlan, Underlay};
+use seaway_model::{Difference, Foreign, MacAddr, OverlayPlan, Underlay};
 use seaway_net::netlink::NetlinkError;
-use seaway_net::rtnl::{RouteFilter, Rtnl, VxlanSettings, VxlanSpec};
+use seaway_net::rtnl::{MAIN_TABLE, RouteFilter, Rtnl, VxlanSettings, VxlanSpec};
 use seaway_net::sysctl::{self, SysctlError};
 
 pub use diff::{Change, Observed, ObservedDevice};
+pub(crate) use differences::way;
 
 use crate::OVERLAY_ROUTE_PROTOCOL;
 
@@ -75,6 +77,27 @@ pub fn dry_run(plan: &OverlayPlan) -> Result<Vec<Change>, OverlayError> {
     let mut rtnl = Rtnl::open()?;
     let observed = observe(&mut rtnl, plan)?;
     Ok(diff::changes(&observed, plan))
+}
+
+/// What in the kernel is not as `plan` says, which was made for `underlay`, and what others put there that may be in the
+/// way; nothing is changed.
+pub fn differences(
+    plan: &OverlayPlan,
+    underlay: &Underlay,
+) -> Result<(Vec<Difference>, Vec<Foreign>), OverlayError> {
+    let mut rtnl = Rtnl::open()?;
+    let observed = observe(&mut rtnl, plan)?;
+    let routes = rtnl.routes(RouteFilter { table: Some(MAIN_TABLE), ..RouteFilter::default() })?;
+    let found = match rtnl.link_by_name(&underlay.link)? {
+        Some(link) => {
+            let addresses = rtnl.addresses(Some(link.index))?;
+            Some((link.mtu, link.up, addresses.iter().map(|address| address.net).collect()))
+        }
+        None => None,
+    };
+    let mut told = differences::of_underlay(underlay, found);
+    told.extend(differences::of_changes(&diff::changes(&observed, plan), &observed, &routes, plan));
+    Ok((told, differences::foreign(&routes, &observed, plan)))
 }
 
 /// Makes the kernel match `plan`; what was changed, empty where it matched. After an error the kernel may

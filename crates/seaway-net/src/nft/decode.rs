@@ -257,7 +257,7 @@ fn decode_data(attribute: &Attribute<'_>) -> Result<Data, NetlinkError> {
     decode_value(attribute).map(Data::Value)
 }
 
-fn decode_verdict(attribute: &Attribute<'_>) -> Result<Verdict, NetlinkError> {
+pub(crate) fn decode_verdict(attribute: &Attribute<'_>) -> Result<Verdict, NetlinkError> {
     let mut code = 0;
     let mut chain = String::new();
     for part in attribute.nested() {

@@ -55,7 +55,7 @@ fn reattached(have: &Observed, want: &Table) -> bool {
 fn remade_sets<'a>(have: &Observed, want: &'a Table) -> BTreeSet<&'a str> {
     want.sets
         .iter()
-        .filter(|set| have.sets.get(&set.spec.name).is_some_and(|found| found.header != set.spec.header()))
+        .filter(|set| have.sets.get(&set.spec.name).is_some_and(|found| !set.spec.is_declaration_of(found)))
         .map(|set| set.spec.name.as_str())
         .collect()
 }

@@ -439,6 +439,11 @@ fn write_field_lengths(writer: &mut Writer, types: &[DataType]) {
 }
 
 impl SetSpec {
+    /// The set that was read back is declared so.
+    pub fn is_declaration_of(&self, found: &super::ObservedSet) -> bool {
+        found.header == self.header()
+    }
+
     /// The declaration in the kernel's terms.
     pub(crate) fn header(&self) -> super::SetHeader {
         let key_types = self.key.types();

@@ -70,7 +70,7 @@ impl Kernel {
         self.socket.exchange(writer.as_slice(), sequence, each)
     }
 
-    fn dump(
+    pub(super) fn dump(
         &mut self,
         kind: u16,
         table: &TableId,

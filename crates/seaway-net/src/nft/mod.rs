@@ -19,6 +19,7 @@ mod kernel;
 mod lower;
 mod monitor;
 mod observed;
+mod others;
 mod rule;
 mod table;
 mod text;
@@ -34,6 +35,7 @@ pub use field::{Direction, FibAddress, Field, NumgenMode, Tuple, address_type, c
 pub use kernel::{CommitCost, Kernel};
 pub use monitor::{Change, Monitor};
 pub use observed::{Observed, ObservedChain, ObservedRule, ObservedSet, SetHeader};
+pub use others::{OtherChain, OtherRule};
 pub use rule::{Comparison, Learn, NatFlags, NatKind, NatTarget, Reject, Rule, Statement, Verdict};
 pub use table::{
     Base, Chain, ChainKind, Data, Declaration, Element, Elements, Family, Hook, MapData, Set, SetSpec, Table,

@@ -137,6 +137,16 @@ pub(crate) const GEN_ID: u16 = 1;
 pub(crate) const EXPR_NAME: u16 = 1;
 pub(crate) const EXPR_DATA: u16 = 2;
 
+/// enum nft_nat_attributes, nft_nat_types, nft_lookup_attributes, nft_immediate_attributes, nft_target_attributes
+pub(crate) mod expression {
+    pub(crate) const NAT_TYPE: u16 = 1;
+    pub(crate) const NAT_TYPE_DNAT: u32 = 1;
+    pub(crate) const LOOKUP_REGISTER: u16 = 3;
+    pub(crate) const IMMEDIATE_REGISTER: u16 = 1;
+    pub(crate) const IMMEDIATE_DATA: u16 = 2;
+    pub(crate) const TARGET_NAME: u16 = 1;
+}
+
 /// NF_NAT_RANGE_* (linux/netfilter/nf_nat.h)
 pub(crate) mod nat_range {
     pub(crate) const PROTO_RANDOM: u32 = 1 << 2;

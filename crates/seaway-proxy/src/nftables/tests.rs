@@ -266,6 +266,45 @@ proptest! {
             prop_assert_eq!(driver.dry_run(&cluster.plan).unwrap(), "");
         }
     }
+
+    /// What is told and what is done: the one is empty just where the other is.
+    #[test]
+    fn differences_are_told_where_a_sync_would_make_changes(
+        first in proptest::collection::vec(proptest::collection::btree_set(1..9_u8, 0..6), 4),
+        second in proptest::collection::vec(proptest::collection::btree_set(1..9_u8, 0..6), 4),
+        thefts in proptest::collection::vec(0..9_usize, 0..3),
+    ) {
+        let mut cluster = Cluster::new();
+        let set = |cluster: &mut Cluster, all: Vec<std::collections::BTreeSet<u8>>| {
+            for (service, hosts) in (0..).zip(all) {
+                cluster.set(service, &hosts.into_iter().collect::<Vec<_>>());
+            }
+        };
+        set(&mut cluster, first);
+        let mut driver = NftablesDriver::new(Fake::new());
+        driver.sync(&cluster.plan).unwrap();
+        let table = ruleset::skeleton(IpFamily::V4, &cluster.plan.egress);
+        let spec = table.sets.iter().find(|set| set.spec.name == "endpoints").unwrap().spec.clone();
+        for theft in thefts {
+            let there = read(&mut driver.nft).sets["endpoints"].elements.clone();
+            if let Some((key, element)) = there.into_iter().nth(theft) {
+                let mut transaction = Transaction::new(TableId::new(seaway_net::nft::Family::Ip, "seaway"));
+                transaction.delete_element(&spec, key, element);
+                driver.nft.commit(&transaction).unwrap();
+                let told = driver.differences(&cluster.plan).unwrap();
+                prop_assert!(told.iter().all(|one| one.actual.is_none()), "{:?}", told);
+            }
+        }
+        for round in 0..2 {
+            let told = driver.differences(&cluster.plan).unwrap();
+            prop_assert_eq!(told.is_empty(), driver.dry_run(&cluster.plan).unwrap().is_empty(), "{:?}", told);
+            if round == 0 {
+                set(&mut cluster, second.clone());
+            }
+        }
+        driver.sync(&cluster.plan).unwrap();
+        prop_assert_eq!(driver.differences(&cluster.plan).unwrap(), []);
+    }
 }
 
 #[test]
