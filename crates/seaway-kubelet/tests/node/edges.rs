@@ -136,8 +136,12 @@ fn phase(pod: &Pod) -> Option<&str> {
 }
 
 pub(crate) async fn a_pod_may_be_given_all_the_time_there_is(world: &mut World) -> anyhow::Result<()> {
-    let patient =
-        json!({"terminationGracePeriodSeconds": i64::MAX, "containers": [{"name": "c", "image": "pause"}]});
+    // Process 1 does not hear SIGTERM before it says that it listens.
+    let script = "trap 'exit 0' TERM; touch /tmp/up; while :; do sleep 0.1; done";
+    let patient = json!({"terminationGracePeriodSeconds": i64::MAX, "containers": [{
+        "name": "c", "image": "busybox", "command": ["sh", "-c", script],
+        "readinessProbe": {"exec": {"command": ["cat", "/tmp/up"]}, "periodSeconds": 1},
+    }]});
     world.create("patient", patient).await?;
     world.ready("patient").await?;
     let took = world.delete("patient").await?;
