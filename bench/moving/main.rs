@@ -14,40 +14,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use common::load::{Load, Request, address, failures, request};
+use common::load::{Load, Request, WEB, address, failures, request};
 use common::{Lab, eventually};
 use seaway_net::netns::NetNs;
 use watch::{Removed, Watch};
-
-const MANIFESTS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: web
-        image: registry.k8s.io/e2e-test-images/agnhost:2.40
-        command: [sh, -c, 'touch /tmp/ready; exec /agnhost netexec --http-port=8080']
-        readinessProbe: {exec: {command: [cat, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  containers: [{name: c, image: busybox, command: [sleep, infinity]}]
-";
 
 /// Between a thread's requests; the load has four threads.
 const PAUSE: Duration = Duration::from_millis(3);
@@ -73,7 +43,7 @@ struct Measured {
 impl Bench {
     fn start() -> Self {
         let lab = Lab::up("bench-moving", &[]);
-        lab.apply(MANIFESTS);
+        lab.apply(WEB);
         lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
         lab.kubectl(&["wait", "pod/client", "--for=condition=Ready", "--timeout=60s"]);
         let server = address(&lab.kubectl(&["get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}"]), 80);

@@ -7,40 +7,10 @@ mod common;
 use std::process::Command;
 use std::time::Duration;
 
-use common::load::{Load, address, failures};
+use common::load::{Load, WEB, address, failures};
 use common::{Lab, checked, eventually};
 use seaway_net::netns::NetNs;
 use seaway_net::nft::{Kernel, Nft};
-
-const MANIFESTS: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: web
-        image: registry.k8s.io/e2e-test-images/agnhost:2.40
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  containers: [{name: c, image: busybox, command: [sleep, '100000']}]
-";
 
 /// Ten milliseconds between a thread's requests: some hundreds a second in all.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -49,7 +19,7 @@ const FOLLOWED: Duration = Duration::from_millis(500);
 
 fn lab(name: &str) -> (Lab, Load) {
     let lab = Lab::up(name, &[]);
-    lab.apply(MANIFESTS);
+    lab.apply(WEB);
     lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     lab.kubectl(&["wait", "pod/client", "--for=condition=Ready", "--timeout=60s"]);
     let vip = lab.kubectl(&["get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}"]);

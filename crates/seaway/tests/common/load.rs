@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use seaway_net::netns::NetNs;
 
+/// What is loaded: the Service `web` of three pods, by the pod `client`.
+pub(crate) const WEB: &str = include_str!("moving.yaml");
+
 /// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
