@@ -70,6 +70,7 @@ fn dependencies_point_down(metadata: &Value) -> anyhow::Result<Vec<String>> {
 
 fn files_are_short() -> anyhow::Result<Vec<String>> {
     let output = Command::new("git").args(["ls-files", "*.rs"]).output()?;
+    ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
     let mut problems = Vec::new();
     for file in String::from_utf8(output.stdout)?.lines().filter(|file| Path::new(file).exists()) {
         let text = std::fs::read_to_string(file)?;

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
 #[command(
@@ -103,14 +104,22 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// To standard error: readable on a terminal, JSON elsewhere only where SEAWAY_LOG_FORMAT=json asks for it.
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SEAWAY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = log_filter(std::env::var("SEAWAY_LOG").ok().as_deref());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var("SEAWAY_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().init();
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).init();
     }
+}
+
+/// What is logged; what makes no sense is told of, and does not stop the program.
+fn log_filter(wanted: Option<&str>) -> EnvFilter {
+    let wanted = wanted.filter(|wanted| !wanted.is_empty()).unwrap_or("info");
+    EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+        eprintln!("seaway: SEAWAY_LOG={wanted}: {error}; info is used");
+        EnvFilter::new("info")
+    })
 }
 
 #[cfg(test)]
@@ -122,5 +131,17 @@ mod tests {
         let cause = std::io::Error::other("no such file");
         let error = anyhow::Error::new(cause).context("cannot open x: no such file").context("lab up");
         assert_eq!(with_causes(&error), "lab up: cannot open x: no such file");
+    }
+
+    #[test]
+    fn what_is_logged() {
+        for (wanted, filter) in [
+            (None, "info"),
+            (Some(""), "info"),
+            (Some("seaway_dns=debug"), "seaway_dns=debug"),
+            (Some("a=b"), "info"),
+        ] {
+            assert_eq!(log_filter(wanted).to_string(), filter, "{wanted:?}");
+        }
     }
 }
