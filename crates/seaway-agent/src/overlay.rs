@@ -94,8 +94,8 @@ impl Part for Overlay {
             tracing::debug!(node, "the Node object has no InternalIP yet");
             return Ok(Outcome { full: true, operations: 0 });
         };
-        let changes = overlay::apply(&plan).map_err(|error| error.to_string())?;
-        for change in &changes {
+        let applied = overlay::apply(&plan).map_err(|error| error.to_string())?;
+        for change in &applied.changes {
             tracing::info!(%change, "overlay");
         }
         let files = self.write_files(&plan).map_err(|error| error.to_string())?;
@@ -104,7 +104,11 @@ impl Part for Overlay {
         }
         self.announcement.set(plan.annotations.clone());
         self.shared.publish_overlay(plan, underlay);
-        Ok(Outcome { full: true, operations: changes.len() + files })
+        match applied.refused.as_slice() {
+            [] => Ok(Outcome { full: true, operations: applied.changes.len() + files }),
+            [error] => Err(error.to_string()),
+            [first, others @ ..] => Err(format!("{first} (and {} more)", others.len())),
+        }
     }
 
     fn mark_dirty(&mut self) {}

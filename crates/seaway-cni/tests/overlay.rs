@@ -79,7 +79,9 @@ impl Cluster {
 
     fn apply(&self, n: usize) -> Vec<Change> {
         let plan = self.plan(n);
-        self.nodes[n - 1].0.run(|| overlay::apply(&plan)).unwrap().unwrap()
+        let applied = self.nodes[n - 1].0.run(|| overlay::apply(&plan)).unwrap().unwrap();
+        assert!(applied.refused.is_empty(), "{:?}", applied.refused);
+        applied.changes
     }
 
     fn apply_all(&self) {
@@ -114,6 +116,20 @@ fn conf(backend: &str) -> NetConf {
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
+
+#[test]
+fn a_node_that_the_kernel_refuses_keeps_nobody_from_the_others() {
+    let mut cluster = Cluster::new(VXLAN);
+    let bad = cluster.objects.get_mut("node-2").unwrap();
+    // Multicast: no gateway can be in it.
+    Arc::make_mut(bad).pod_cidrs = vec![net("224.9.9.0/24")];
+    let plan = cluster.plan(1);
+    let applied = cluster.nodes[0].0.run(|| overlay::apply(&plan)).unwrap().unwrap();
+    let refused: Vec<String> = applied.refused.iter().map(ToString::to_string).collect();
+    assert!(!refused.is_empty() && refused.iter().all(|error| error.contains("224.9.9.0")), "{refused:?}");
+    let (routes, _) = run(&cluster.nodes[0].0, "ip route show proto 83");
+    assert_eq!(routes.trim(), "10.244.3.0/24 via 10.244.3.0 dev seaway.1 onlink");
+}
 
 #[test]
 fn vxlan_carries_pods_packets_and_a_second_run_is_silent() {

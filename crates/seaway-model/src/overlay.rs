@@ -292,6 +292,14 @@ impl OverlayPlan {
             value: value.to_owned(),
             reason: reason.to_owned(),
         };
+        let overlaps = |other: &IpNet| subnet.contains(&other.network()) || other.contains(&subnet.network());
+        let taken = self.routes.iter().find(|route| route.dst == subnet).map(|route| route.node.clone());
+        let own = local.node.pod_cidrs.iter().any(overlaps).then(|| Arc::from(local.name));
+        if let Some(holder) = own.or(taken) {
+            let reason = format!("it overlaps the podCIDR of node {holder}");
+            self.unreachable.push(problem("spec.podCIDRs".to_owned(), &subnet.to_string(), &reason));
+            return;
+        }
         let address = match remote_address(family, node) {
             Ok(address) => address,
             Err((field, value)) => {

@@ -120,6 +120,28 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Only the way to one other node depends on it.
+    pub(super) fn is_of_another_node(&self) -> bool {
+        match self {
+            Self::SetNeighbor(_)
+            | Self::DeleteNeighbor { .. }
+            | Self::SetForward(_)
+            | Self::DeleteForward { .. }
+            | Self::SetRoute(_)
+            | Self::DeleteRoute(_) => true,
+            Self::DeleteDevice { .. }
+            | Self::CreateDevice(_)
+            | Self::SetMtu { .. }
+            | Self::SetMac { .. }
+            | Self::AddAddress { .. }
+            | Self::DeleteAddress { .. }
+            | Self::SetUp { .. }
+            | Self::SetSysctl { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

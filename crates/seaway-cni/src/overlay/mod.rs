@@ -100,15 +100,31 @@ pub fn differences(
     Ok((told, differences::foreign(&routes, &observed, plan)))
 }
 
-/// Makes the kernel match `plan`; what was changed, empty where it matched. After an error the kernel may
-/// match in part; call again.
-pub fn apply(plan: &OverlayPlan) -> Result<Vec<Change>, OverlayError> {
+/// What [`apply`] did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Changes that were made; empty where the kernel matched.
+    pub changes: Vec<Change>,
+    /// Why others could not be made, each of which is about one other node alone; call again.
+    pub refused: Vec<OverlayError>,
+}
+
+/// Makes the kernel match `plan`. One other node whose address or podCIDR the kernel does not take keeps nobody from
+/// the rest.
+///
+/// # Errors
+/// The kernel cannot be read, or does not take what concerns this node itself; it may match in part: call again.
+pub fn apply(plan: &OverlayPlan) -> Result<Applied, OverlayError> {
     let mut rtnl = Rtnl::open()?;
-    let changes = diff::changes(&observe(&mut rtnl, plan)?, plan);
-    for change in &changes {
-        make(&mut rtnl, change)?;
+    let mut applied = Applied::default();
+    for change in diff::changes(&observe(&mut rtnl, plan)?, plan) {
+        match make(&mut rtnl, &change) {
+            Ok(()) => applied.changes.push(change),
+            Err(error) if change.is_of_another_node() => applied.refused.push(error),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(changes)
+    Ok(applied)
 }
 
 fn observe(rtnl: &mut Rtnl, plan: &OverlayPlan) -> Result<Observed, OverlayError> {

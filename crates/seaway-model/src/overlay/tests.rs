@@ -148,6 +148,30 @@ fn nodes_that_cannot_be_reached_are_told() {
 }
 
 #[test]
+fn a_pod_cidr_belongs_to_one_node() {
+    let conf = NetConf::parse(VXLAN).unwrap();
+    let told = |cidrs: [&str; 2]| {
+        let mut nodes = published(3, &conf);
+        for (name, cidr) in ["node-2", "node-3"].into_iter().zip(cidrs) {
+            Arc::make_mut(nodes.get_mut(name).unwrap()).pod_cidrs = vec![net(cidr)];
+        }
+        let plan = plan(&nodes, 1, &conf);
+        let routes: Vec<String> = plan.routes.iter().map(|route| route.node.to_string()).collect();
+        (routes, plan.unreachable.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let overlap = |node: &str, cidr: &str, holder: &str| {
+        format!("Node {node}: spec.podCIDRs: \"{cidr}\": it overlaps the podCIDR of node {holder}")
+    };
+    for (cidrs, routes, problem) in [
+        (["10.244.1.0/24", "10.244.3.0/24"], "node-3", overlap("node-2", "10.244.1.0/24", "node-1")),
+        (["10.244.2.0/24", "10.244.0.0/16"], "node-2", overlap("node-3", "10.244.0.0/16", "node-1")),
+        (["10.244.2.0/24", "10.244.2.0/24"], "node-2", overlap("node-3", "10.244.2.0/24", "node-2")),
+    ] {
+        assert_eq!(told(cidrs), (vec![routes.to_owned()], vec![problem]));
+    }
+}
+
+#[test]
 fn mac_is_kept() {
     let conf = NetConf::parse(VXLAN).unwrap();
     let mut nodes = published(1, &conf);
