@@ -12,7 +12,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use seaway_apis::StatusError;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -63,9 +63,14 @@ struct Pending {
 }
 
 struct Waiting {
+    /// Nothing where someone only waits for all that was decided before.
+    write: Option<Write>,
+    done: oneshot::Sender<Result<(), StatusError>>,
+}
+
+struct Write {
     kind: Arc<str>,
     event: Arc<Event>,
-    done: oneshot::Sender<Result<(), StatusError>>,
 }
 
 /// What readers see.
@@ -192,22 +197,23 @@ impl Store {
     }
 
     /// Changes one object: `decide` sees it as it will be once all earlier writes are done, and no other write comes between.
-    /// Returns when the change is on the disk and visible.
+    /// Returns when the change is on the disk and visible; where there is none to make, when all is that was decided on.
     pub(crate) async fn write(
         &self,
         kind: &str,
         key: &str,
         decide: impl FnOnce(Option<&Arc<Object>>, &View<'_>) -> Result<Decision, StatusError>,
     ) -> Result<Outcome, StatusError> {
-        let (event, done) = match self.enqueue(kind, key, decide)? {
-            Queued::Waiting(event, done) => (event, done),
-            Queued::Answer(value) => return Ok(Outcome::Answered(value)),
-        };
-        done.await.unwrap_or_else(|_| Err(StatusError::internal("the server is stopping")))?;
-        Ok(match event.change {
-            Change::Deleted => Outcome::Deleted(event.object.clone()),
-            Change::Added | Change::Modified => Outcome::Stored(event.object.clone()),
-        })
+        let (outcome, done) = self.enqueue(kind, key, decide)?;
+        if let Some(done) = done {
+            done.await.unwrap_or_else(|_| Err(StatusError::internal("the server is stopping")))?;
+        }
+        outcome
+    }
+
+    /// Why nothing can be written any more, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.pending.lock().failed.clone()
     }
 
     fn enqueue(
@@ -225,10 +231,13 @@ impl Store {
         }
         let view = View { pending: &pending, visible: &self.visible };
         let current = view.get(kind, key);
-        let (value, delete) = match decide(current.as_ref(), &view)? {
-            Decision::Put(value) => (value, false),
-            Decision::Delete(value) => (value, true),
-            Decision::Answer(value) => return Ok(Queued::Answer(value)),
+        let (value, delete) = match decide(current.as_ref(), &view) {
+            Ok(Decision::Put(value)) => (value, false),
+            Ok(Decision::Delete(value)) => (value, true),
+            Ok(Decision::Answer(value)) => {
+                return Ok((Ok(Outcome::Answered(value)), self.wait_for_all(pending)));
+            }
+            Err(error) => return Ok((Err(error), self.wait_for_all(pending))),
         };
         let revision = pending.revision + 1;
         let object = Object::new(key, revision, value).map_err(|e| StatusError::internal(e.to_string()))?;
@@ -241,11 +250,24 @@ impl Store {
         let event = Arc::new(Event::new(change, Arc::new(object), current));
         let kind: Arc<str> = Arc::from(kind);
         pending.changed.insert((kind.clone(), key.to_owned()), event.clone());
+        let outcome = match event.change {
+            Change::Deleted => Outcome::Deleted(event.object.clone()),
+            Change::Added | Change::Modified => Outcome::Stored(event.object.clone()),
+        };
+        Ok((Ok(outcome), Some(self.put_in_line(pending, Some(Write { kind, event })))))
+    }
+
+    /// What was decided on may not be on the disk yet: nobody shall hear of it before.
+    fn wait_for_all(&self, pending: MutexGuard<'_, Pending>) -> Option<Done> {
+        (!pending.changed.is_empty()).then(|| self.put_in_line(pending, None))
+    }
+
+    fn put_in_line(&self, mut pending: MutexGuard<'_, Pending>, write: Option<Write>) -> Done {
         let (sender, done) = oneshot::channel();
-        pending.batch.push(Waiting { kind, event: event.clone(), done: sender });
+        pending.batch.push(Waiting { write, done: sender });
         drop(pending);
         self.wake.notify_one();
-        Ok(Queued::Waiting(event, done))
+        done
     }
 
     /// The writer's thread: everything that gathered while the last transaction was written goes into the next.
@@ -258,16 +280,22 @@ impl Store {
                 }
                 std::mem::take(&mut pending.batch)
             };
-            let Some(last) = batch.last() else { return };
-            let rows: Vec<Row<'_>> = batch
-                .iter()
-                .map(|waiting| Row {
-                    kind: &waiting.kind,
-                    key: &waiting.event.object.key,
-                    json: (waiting.event.change != Change::Deleted).then_some(&waiting.event.object.json[..]),
+            if batch.is_empty() {
+                return;
+            }
+            let writes = || batch.iter().filter_map(|waiting| waiting.write.as_ref());
+            let rows: Vec<Row<'_>> = writes()
+                .map(|Write { kind, event }| Row {
+                    kind,
+                    key: &event.object.key,
+                    json: (event.change != Change::Deleted).then_some(&event.object.json[..]),
                 })
                 .collect();
-            match disk.write(&rows, Some(last.event.object.revision)) {
+            let written = match writes().last() {
+                Some(last) => disk.write(&rows, Some(last.event.object.revision)),
+                None => Ok(()),
+            };
+            match written {
                 Ok(()) => self.publish(batch),
                 Err(error) => return self.fail(batch, &error.to_string()),
             }
@@ -277,10 +305,11 @@ impl Store {
     fn publish(&self, batch: Vec<Waiting>) {
         let mut touched: Vec<Arc<str>> = Vec::new();
         let mut visible = self.visible.write();
-        for waiting in &batch {
-            visible.apply(&waiting.kind, &waiting.event);
-            if !touched.contains(&waiting.kind) {
-                touched.push(waiting.kind.clone());
+        let writes = || batch.iter().filter_map(|waiting| waiting.write.as_ref());
+        for Write { kind, event } in writes() {
+            visible.apply(kind, event);
+            if !touched.contains(kind) {
+                touched.push(kind.clone());
             }
         }
         for kind in &touched {
@@ -290,9 +319,9 @@ impl Store {
         }
         drop(visible);
         let mut pending = self.pending.lock();
-        for waiting in &batch {
-            let at = (waiting.kind.clone(), waiting.event.object.key.clone());
-            if pending.changed.get(&at).is_some_and(|event| Arc::ptr_eq(event, &waiting.event)) {
+        for Write { kind, event } in writes() {
+            let at = (kind.clone(), event.object.key.clone());
+            if pending.changed.get(&at).is_some_and(|latest| Arc::ptr_eq(latest, event)) {
                 pending.changed.remove(&at);
             }
         }
@@ -318,10 +347,10 @@ impl Store {
     }
 }
 
-enum Queued {
-    Waiting(Arc<Event>, oneshot::Receiver<Result<(), StatusError>>),
-    Answer(Value),
-}
+/// Tells when what someone waits for is on the disk.
+type Done = oneshot::Receiver<Result<(), StatusError>>;
+/// What a writer will hear, and what it has to wait for before.
+type Queued = (Result<Outcome, StatusError>, Option<Done>);
 
 impl Visible {
     fn apply(&mut self, kind: &Arc<str>, event: &Arc<Event>) {

@@ -79,3 +79,46 @@ async fn namespaces_do_not_leak_into_each_other() {
     assert_eq!(names, ["a/x", "a/y"]);
     store.close();
 }
+
+/// An answer without a write tells of the writes before it, too: these must be on the disk by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_answered_that_a_crash_could_take_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    for n in 0..100 {
+        let mut write =
+            std::pin::pin!(store.write(PODS, "default/n", move |_, _| Ok(Decision::Put(put("n", n)))));
+        // In line from the first poll on.
+        let _ = futures::poll!(write.as_mut());
+        if n % 2 == 0 {
+            let same = |current: Option<&Arc<Object>>, _: &View<'_>| {
+                Ok(Decision::Answer(current.unwrap().value()["value"].clone()))
+            };
+            let Outcome::Answered(seen) = store.write(PODS, "default/n", same).await.unwrap() else {
+                panic!()
+            };
+            assert_eq!(seen, n);
+        } else {
+            let refuse = |current: Option<&Arc<Object>>, _: &View<'_>| {
+                assert!(current.is_some());
+                Err(StatusError::bad_request("it is there"))
+            };
+            assert_eq!(store.write(PODS, "default/n", refuse).await.unwrap_err().code, 400);
+        }
+        assert_eq!(store.get(PODS, "default/n").unwrap().value()["value"], n);
+        write.await.unwrap();
+    }
+    store.close();
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.failure(), None);
+    store.fail(Vec::new(), "the disk is gone");
+    assert_eq!(store.failure().as_deref(), Some("the disk is gone"));
+    let refused = store.write(PODS, "default/a", |_, _| Ok(Decision::Put(put("a", 0)))).await;
+    assert_eq!(refused.unwrap_err().code, 500);
+    store.close();
+}
