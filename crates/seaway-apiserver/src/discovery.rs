@@ -30,7 +30,9 @@ pub(crate) fn answer(app: &Arc<App>, request: &http::Request<Incoming>) -> Resul
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let found = match parts.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => return Ok(health(&parts, &query)),
+        ["healthz" | "livez" | "readyz", ..] => {
+            return Ok(health(&parts, &query, app.store.failure().is_some()));
+        }
         ["version"] => Some(version()),
         ["metrics"] => {
             let body = full(app.metrics.text());
@@ -121,21 +123,30 @@ fn go_architecture() -> &'static str {
     }
 }
 
-fn health(parts: &[&str], query: &Query) -> Reply {
+fn health(parts: &[&str], query: &Query, store_failed: bool) -> Reply {
     let name = parts[0];
     let excluded: Vec<&str> =
         query.pairs().iter().filter(|(name, _)| name == "exclude").map(|(_, check)| check.as_str()).collect();
-    match parts[1..].join("/").as_str() {
-        "" if query.flag("verbose") == Some(true) => {
-            let lines = CHECKS.iter().map(|check| match excluded.contains(check) {
-                true => format!("[+]{check} excluded: ok\n"),
-                false => format!("[+]{check} ok\n"),
-            });
-            text(200, format!("{}{name} check passed\n", lines.collect::<String>()))
-        }
-        check if check.is_empty() || CHECKS.contains(&check) => text(200, "ok"),
-        _ => text(404, "404 page not found\n"),
+    let fails = |check: &str| check == "store" && store_failed && !excluded.contains(&check);
+    let one = parts[1..].join("/");
+    let asked: Vec<&str> = CHECKS.into_iter().filter(|check| one.is_empty() || one == *check).collect();
+    if asked.is_empty() {
+        return text(404, "404 page not found\n");
     }
+    let failed = asked.iter().any(|check| fails(check));
+    if !failed && !(one.is_empty() && query.flag("verbose") == Some(true)) {
+        return text(200, "ok");
+    }
+    let lines: String = asked
+        .iter()
+        .map(|check| match (fails(check), excluded.contains(check)) {
+            (true, _) => format!("[-]{check} failed: the server's log has the reason\n"),
+            (false, true) => format!("[+]{check} excluded: ok\n"),
+            (false, false) => format!("[+]{check} ok\n"),
+        })
+        .collect();
+    let (code, verdict) = if failed { (500, "failed") } else { (200, "passed") };
+    text(code, format!("{lines}{name} check {verdict}\n"))
 }
 
 fn openid(app: &App) -> Value {
@@ -168,4 +179,42 @@ fn paths(app: &App) -> Value {
         .map(str::to_owned),
     );
     json!({"paths": paths})
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn health_tells_of_a_store_that_failed() {
+        for (path, query, failed, code, expected) in [
+            ("readyz", "", false, 200, "ok"),
+            (
+                "readyz",
+                "verbose",
+                false,
+                200,
+                "[+]ping ok\n[+]store ok\n[+]poststarthook/bootstrap ok\nreadyz check passed\n",
+            ),
+            ("livez/ping", "", true, 200, "ok"),
+            ("healthz/poststarthook/bootstrap", "", true, 200, "ok"),
+            (
+                "healthz/store",
+                "",
+                true,
+                500,
+                "[-]store failed: the server's log has the reason\nhealthz check failed\n",
+            ),
+            ("readyz", "exclude=store", true, 200, "ok"),
+            ("readyz/none", "", false, 404, "404 page not found\n"),
+        ] {
+            let parts: Vec<&str> = path.split('/').collect();
+            let reply = health(&parts, &Query::parse(query), failed);
+            assert_eq!(reply.status(), code, "{path}?{query}");
+            assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), expected, "{path}?{query}");
+        }
+        assert_eq!(health(&["readyz"], &Query::default(), true).status(), 500);
+    }
 }
