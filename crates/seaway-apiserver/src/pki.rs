@@ -211,7 +211,10 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> 
         let _ = fs::remove_file(&temporary);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(text.as_bytes())?;
-        fs::rename(&temporary, path)
+        // The store outlives a loss of power; it is of no use without the keys.
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
     };
     put().map_err(|source| PkiError::File { operation: "write", path: path.to_owned(), source })
 }
