@@ -37,6 +37,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const MAX_STREAMS: u32 = 1000;
 /// For a TLS handshake, for the headers of a request, and for the first request of a connection.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// The end of a connection on which nobody was known: strangers must not keep others out by staying.
+const STRANGER_TIME: Duration = Duration::from_secs(60);
 /// The largest head of a request.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
@@ -226,13 +228,13 @@ async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|list| list.first()).and_then(certificate_user).map(Arc::new);
+    let peer = Arc::new(Peer { user, asked: AtomicBool::new(false), known: AtomicBool::new(false) });
     let mut stopping = app.stopping.clone();
-    let asked = Arc::new(AtomicBool::new(false));
-    let first = asked.clone();
+    let answering = peer.clone();
     let service = service_fn(move |request| {
-        first.store(true, Ordering::Relaxed);
-        let (app, user) = (app.clone(), user.clone());
-        async move { Ok::<_, std::convert::Infallible>(answer(app, user, request).await) }
+        answering.asked.store(true, Ordering::Relaxed);
+        let (app, peer) = (app.clone(), answering.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(app, peer, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME).max_buf_size(512 << 10);
@@ -244,15 +246,15 @@ async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES);
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let silent = async {
-        tokio::time::sleep(HANDSHAKE_TIME).await;
-        if asked.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = silent => return tracing::debug!("a connection asked for nothing"),
+        () = peer.overstays() => {
+            serving.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN_TIME, serving).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("a connection by nobody who is known was cut"),
+            }
+        }
         _ = stopping.changed() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -263,11 +265,34 @@ async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
     }
 }
 
-async fn answer(app: Arc<App>, user: Option<Arc<User>>, request: http::Request<Incoming>) -> Reply {
+/// The other end of a connection.
+struct Peer {
+    /// Who it is by its certificate.
+    user: Option<Arc<User>>,
+    /// Whether it has asked for anything.
+    asked: AtomicBool,
+    /// Whether any of its requests was by someone who is known.
+    known: AtomicBool,
+}
+
+impl Peer {
+    /// Ends when it has kept its connection for longer than it may; never where it is known.
+    async fn overstays(&self) {
+        tokio::time::sleep(HANDSHAKE_TIME).await;
+        if self.asked.load(Ordering::Relaxed) {
+            tokio::time::sleep(STRANGER_TIME - HANDSHAKE_TIME).await;
+            if self.known.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+async fn answer(app: Arc<App>, peer: Arc<Peer>, request: http::Request<Incoming>) -> Reply {
     let began = Instant::now();
     let metrics = app.metrics.clone();
     let mut asked = Asked { verb: "get", ..Asked::default() };
-    let result = route(app, user, request, &mut asked).await;
+    let result = route(app, &peer, request, &mut asked).await;
     let response = result.unwrap_or_else(|error| reply::error(&error));
     metrics.answered(&asked, response.status().as_u16(), began.elapsed());
     response
@@ -275,12 +300,15 @@ async fn answer(app: Arc<App>, user: Option<Arc<User>>, request: http::Request<I
 
 async fn route(
     app: Arc<App>,
-    user: Option<Arc<User>>,
+    peer: &Peer,
     request: http::Request<Incoming>,
     asked: &mut Asked,
 ) -> Result<Reply, StatusError> {
     let path = request.uri().path().to_owned();
-    let user = authenticate(request.headers(), &user, &app.tokens, &app.store)?;
+    let user = authenticate(request.headers(), &peer.user, &app.tokens, &app.store)?;
+    if !user.is_anonymous() {
+        peer.known.store(true, Ordering::Relaxed);
+    }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let target = Target::parse(&path, app.registry);
     let verb = target.as_ref().and_then(|target| target.verb(request.method(), &query));
@@ -312,5 +340,22 @@ async fn route(
         (Some(target), Some(verb)) => rest::handle(app, target, verb, query, user, request).await,
         (Some(_), None) => Err(StatusError::method_not_allowed()),
         (None, _) => discovery::answer(&app, &request),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_is_known_may_stay() {
+        for (asked, known, expected) in
+            [(false, false, Some(HANDSHAKE_TIME)), (true, false, Some(STRANGER_TIME)), (true, true, None)]
+        {
+            let peer = Peer { user: None, asked: asked.into(), known: known.into() };
+            let began = tokio::time::Instant::now();
+            let ended = tokio::time::timeout(Duration::from_secs(86_400), peer.overstays()).await;
+            assert_eq!(ended.ok().map(|()| began.elapsed()), expected, "{asked} {known}");
+        }
     }
 }
