@@ -10,6 +10,10 @@ use serde_json::Value;
 
 use crate::negotiate::{Accepted, Encoding};
 
+/// Characters of one warning, and of all of an answer.
+const MAX_WARNING: usize = 256;
+const MAX_WARNINGS: usize = 4096;
+
 /// Any error that ends a streamed body.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of every answer.
@@ -61,16 +65,45 @@ pub(crate) fn error(error: &StatusError) -> Reply {
     response
 }
 
-/// Adds Warning headers (RFC 7234 section 5.5, code 299), as the API gives them to people.
+/// Adds Warning headers (RFC 7234 section 5.5, code 299), as the API gives them to people. Clients take heads of some size only:
+/// long warnings are cut, and of many the last are left out, as by kube-apiserver.
 pub(crate) fn warn(response: &mut Reply, warnings: &[String]) {
+    let mut room = MAX_WARNINGS;
     for text in warnings {
+        let length = text.chars().count().min(MAX_WARNING);
+        if length > room {
+            return;
+        }
+        room -= length;
         let quoted: String = text
             .chars()
+            .take(MAX_WARNING)
             .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
             .flat_map(|c| if c == '"' || c == '\\' { vec!['\\', c] } else { vec![c] })
             .collect();
         if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(WARNING, header);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_have_limits() {
+        for (warnings, count, longest) in [
+            (vec!["unknown field \"spec.x\"".to_owned()], 1, 32),
+            (vec!["x".repeat(10_000)], 1, 264),
+            (vec!["x".repeat(200); 1_000], 20, 208),
+            (vec![], 0, 0),
+        ] {
+            let mut response = text(200, "");
+            warn(&mut response, &warnings);
+            let headers: Vec<_> = response.headers().get_all(WARNING).into_iter().collect();
+            assert_eq!(headers.len(), count);
+            assert_eq!(headers.iter().map(|header| header.len()).max().unwrap_or(0), longest);
         }
     }
 }

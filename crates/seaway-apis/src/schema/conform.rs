@@ -4,6 +4,7 @@ use base64::Engine;
 use serde_json::{Map, Value};
 
 use super::{definitions, reference, resolve};
+use crate::json::MAX_REPORTED;
 use crate::quantity;
 use crate::resource::Resource;
 use crate::status::StatusError;
@@ -14,7 +15,7 @@ pub struct Report {
     /// Wrong JSON types and unreadable times, quantities and base64, in the API's words
     /// (`json: cannot unmarshal string into Go struct field …`); always refused.
     pub type_errors: Vec<String>,
-    /// Paths of fields that the type does not have, such as `spec.containers[0].foo`; already removed.
+    /// Paths of fields that the type does not have, such as `spec.containers[0].foo`, all of which are removed.
     pub unknown_fields: Vec<String>,
 }
 
@@ -175,7 +176,9 @@ impl Walk {
         let mut drop = Vec::new();
         for (key, item) in map.iter_mut() {
             let Some(field) = properties.get(key) else {
-                self.report.unknown_fields.push(join(&place.path, key));
+                if self.report.unknown_fields.len() < MAX_REPORTED {
+                    self.report.unknown_fields.push(join(&place.path, key));
+                }
                 drop.push(key.clone());
                 continue;
             };
@@ -233,7 +236,7 @@ impl Walk {
                 | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => at,
                 _ => text.len(),
             };
-            self.report.type_errors.push(format!("illegal base64 data at input byte {at}"));
+            self.type_error(format!("illegal base64 data at input byte {at}"));
         }
     }
 
@@ -241,7 +244,7 @@ impl Walk {
     fn time(&mut self, value: &mut Value, format: &str, place: &Place) {
         match value.as_str().map(str::parse::<jiff::Timestamp>) {
             Some(Ok(instant)) => *value = instant.strftime(format).to_string().into(),
-            Some(Err(_)) => self.report.type_errors.push(format!(
+            Some(Err(_)) => self.type_error(format!(
                 "parsing time {value} as \"2006-01-02T15:04:05Z07:00\": cannot parse {value} as \"2006\""
             )),
             None => self.wrong(value, "string", place),
@@ -259,7 +262,13 @@ impl Walk {
         };
         match quantity::canonical(&text) {
             Ok(canonical) => *value = canonical.into(),
-            Err(error) => self.report.type_errors.push(error.to_string()),
+            Err(error) => self.type_error(error.to_string()),
+        }
+    }
+
+    fn type_error(&mut self, error: String) {
+        if self.report.type_errors.len() < MAX_REPORTED {
+            self.report.type_errors.push(error);
         }
     }
 
@@ -278,7 +287,7 @@ impl Walk {
         } else {
             format!("struct field {}.{}", place.owner, place.go_path)
         };
-        self.report.type_errors.push(format!("json: cannot unmarshal {found} into Go {target} of type {go}"));
+        self.type_error(format!("json: cannot unmarshal {found} into Go {target} of type {go}"));
     }
 }
 
