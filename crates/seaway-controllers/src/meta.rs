@@ -134,6 +134,16 @@ pub fn with_pod_condition(pod: &Pod, condition: PodCondition) -> Value {
     json!({"status": {"conditions": conditions}})
 }
 
+/// A count as the API has it.
+pub fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// A count that the API leaves out where it is none.
+pub fn some(n: i32) -> Option<i32> {
+    (n > 0).then_some(n)
+}
+
 /// An annotation's value.
 pub fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(key).map(String::as_str)

@@ -22,9 +22,23 @@ fn template_cells(object: &Value, spec: &str, labels: Option<&str>) -> Vec<Value
     cells
 }
 
-fn with(mut cells: Vec<Value>, more: Vec<Value>) -> Vec<Value> {
-    cells.extend(more);
+/// The cells of an owner of pods: name, what is its kind's own, age, and the wide ones.
+fn owner_cells(
+    object: &Value,
+    now: Timestamp,
+    own: impl IntoIterator<Item = Value>,
+    wide: Vec<Value>,
+) -> Vec<Value> {
+    let mut cells = vec![name(object)];
+    cells.extend(own);
+    cells.push(age(object, now).into());
+    cells.extend(wide);
     cells
+}
+
+/// `READY` of whatever has replicas: how many are ready, of those desired.
+fn ready_replicas(object: &Value) -> Value {
+    format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas")).into()
 }
 
 pub(super) const DEPLOYMENTS: Printer = Printer {
@@ -39,16 +53,12 @@ pub(super) const DEPLOYMENTS: Printer = Printer {
         SELECTOR,
     ],
     cells: |object, now| {
-        let ready =
-            format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas"));
-        let cells = vec![
-            name(object),
-            ready.into(),
+        let own = [
+            ready_replicas(object),
             number(object, "/status/updatedReplicas"),
             number(object, "/status/availableReplicas"),
-            age(object, now).into(),
         ];
-        with(cells, template_cells(object, TEMPLATE, Some("/spec/selector")))
+        owner_cells(object, now, own, template_cells(object, TEMPLATE, Some("/spec/selector")))
     },
 };
 
@@ -64,14 +74,9 @@ pub(super) const REPLICA_SETS: Printer = Printer {
         SELECTOR,
     ],
     cells: |object, now| {
-        let cells = vec![
-            name(object),
-            number(object, "/spec/replicas"),
-            number(object, "/status/replicas"),
-            number(object, "/status/readyReplicas"),
-            age(object, now).into(),
-        ];
-        with(cells, template_cells(object, TEMPLATE, Some("/spec/selector")))
+        let own = ["/spec/replicas", "/status/replicas", "/status/readyReplicas"];
+        let own = own.map(|pointer| number(object, pointer));
+        owner_cells(object, now, own, template_cells(object, TEMPLATE, Some("/spec/selector")))
     },
 };
 
@@ -90,29 +95,22 @@ pub(super) const DAEMON_SETS: Printer = Printer {
         SELECTOR,
     ],
     cells: |object, now| {
-        let cells = vec![
-            name(object),
+        let own = [
             number(object, "/status/desiredNumberScheduled"),
             number(object, "/status/currentNumberScheduled"),
             number(object, "/status/numberReady"),
             number(object, "/status/updatedNumberScheduled"),
             number(object, "/status/numberAvailable"),
             labels(object, "/spec/template/spec/nodeSelector").into(),
-            age(object, now).into(),
         ];
-        with(cells, template_cells(object, TEMPLATE, Some("/spec/selector")))
+        owner_cells(object, now, own, template_cells(object, TEMPLATE, Some("/spec/selector")))
     },
 };
 
 pub(super) const STATEFUL_SETS: Printer = Printer {
     columns: &[NAME, column("Ready", "Pods that are ready, of those desired."), AGE, CONTAINERS, IMAGES],
     cells: |object, now| {
-        let ready =
-            format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas"));
-        with(
-            vec![name(object), ready.into(), age(object, now).into()],
-            template_cells(object, TEMPLATE, None),
-        )
+        owner_cells(object, now, [ready_replicas(object)], template_cells(object, TEMPLATE, None))
     },
 };
 
@@ -146,13 +144,10 @@ pub(super) const POD_TEMPLATES: Printer = Printer {
         column("Pod Labels", "Labels of the template."),
     ],
     cells: |object, _| {
-        with(
-            vec![name(object)],
-            with(
-                template_cells(object, "/template/spec", None),
-                vec![labels(object, "/template/metadata/labels").into()],
-            ),
-        )
+        let mut cells = vec![name(object)];
+        cells.extend(template_cells(object, "/template/spec", None));
+        cells.push(labels(object, "/template/metadata/labels").into());
+        cells
     },
 };
 
@@ -168,14 +163,8 @@ pub(super) const JOBS: Printer = Printer {
         SELECTOR,
     ],
     cells: |object, now| {
-        let cells = vec![
-            name(object),
-            job_status(object).into(),
-            completions(object).into(),
-            job_duration(object, now).into(),
-            age(object, now).into(),
-        ];
-        with(cells, template_cells(object, TEMPLATE, Some("/spec/selector")))
+        let own = [job_status(object).into(), completions(object).into(), job_duration(object, now).into()];
+        owner_cells(object, now, own, template_cells(object, TEMPLATE, Some("/spec/selector")))
     },
 };
 
@@ -226,23 +215,16 @@ pub(super) const CRON_JOBS: Printer = Printer {
     ],
     cells: |object, now| {
         let last = text(object, "/status/lastScheduleTime");
-        let cells = vec![
-            name(object),
+        let own = [
             text(object, "/spec/schedule").into(),
             or_none(text(object, "/spec/timeZone")).into(),
             if flag(object, "/spec/suspend") { "True".into() } else { "False".into() },
             list(object, "/status/active").len().into(),
             if last.is_empty() { NONE.into() } else { since(last, now).into() },
-            age(object, now).into(),
         ];
-        with(
-            cells,
-            template_cells(
-                object,
-                "/spec/jobTemplate/spec/template/spec",
-                Some("/spec/jobTemplate/spec/selector"),
-            ),
-        )
+        let template = "/spec/jobTemplate/spec/template/spec";
+        let wide = template_cells(object, template, Some("/spec/jobTemplate/spec/selector"));
+        owner_cells(object, now, own, wide)
     },
 };
 

@@ -12,7 +12,7 @@ use crate::controllers::deployment::{available_in, template_hash};
 use crate::controllers::eviction::pod_tolerates;
 use crate::controllers::replica_set::pod_of;
 use crate::controllers::scheduler::node_matches;
-use crate::meta::{controls, deleting, pod_finished, pod_node, pod_ready};
+use crate::meta::{controls, count, deleting, pod_finished, pod_node, pod_ready, some};
 use crate::object::{Action, Decision, Object, Target};
 
 /// Label of the pods: which template they come from.
@@ -89,14 +89,6 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
         decision.actions.push(Action::ReplaceStatus(Object::from(object)));
     }
     decision
-}
-
-fn count(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
-}
-
-fn some(n: i32) -> Option<i32> {
-    (n > 0).then_some(n)
 }
 
 fn is_current(pod: &Pod, hash: &str) -> bool {

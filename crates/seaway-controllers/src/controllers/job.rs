@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::controllers::replica_set::pod_of;
-use crate::meta::{controls, deleting, pod_active, pod_phase, pod_ready};
+use crate::meta::{controls, count, deleting, pod_active, pod_phase, pod_ready, some};
 use crate::object::{Action, Decision, Object, Target};
 
 /// Default of `backoffLimit`.
@@ -96,12 +96,4 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
         decision.actions.push(Action::ReplaceStatus(Object::from(object)));
     }
     decision
-}
-
-fn count(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
-}
-
-fn some(n: i32) -> Option<i32> {
-    (n > 0).then_some(n)
 }

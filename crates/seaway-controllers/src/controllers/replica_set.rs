@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::controllers::deployment::available_in;
 use crate::meta::{
-    annotation, claim, controller_reference, controls, deleting, pod_active, pod_finished, pod_node,
-    pod_phase, pod_ready, pod_ready_since, selects,
+    self, annotation, claim, controller_reference, controls, count, deleting, pod_active, pod_finished,
+    pod_node, pod_phase, pod_ready, pod_ready_since, selects,
 };
 use crate::object::{Action, Decision, Notice, NoticeKind, Object, Target, Watched};
 
@@ -127,8 +127,7 @@ pub fn first_to_go(a: &Pod, b: &Pod) -> Ordering {
 
 fn status(set: &ReplicaSet, active: &[&Pod], owned: &[&Pod], now: Timestamp) -> Decision {
     let Some(spec) = &set.spec else { return Decision::none() };
-    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-    let some = |n: usize| (n > 0).then(|| count(n));
+    let some = |n: usize| meta::some(count(n));
     let mut decision = Decision::none();
     let template = spec.template.as_ref().and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
     let fully_labelled = active.iter().filter(|pod| {
