@@ -9,6 +9,7 @@ pub mod corefile;
 mod forward;
 mod instance;
 pub mod kubernetes;
+pub mod lookup;
 pub mod message;
 mod metrics;
 pub mod name;

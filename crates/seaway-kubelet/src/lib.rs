@@ -33,6 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::KubeletArgs;
 use kubelet::Kubelet;
+pub use pods::{NodeFiles, PodFiles, PodFilesError, predicted_files};
 
 /// Threads at the most: one for each terminal, and some for what waits for the kernel.
 const MAX_THREADS: usize = 2048;

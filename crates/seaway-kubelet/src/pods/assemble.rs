@@ -8,7 +8,6 @@ use seaway_images::{BINARY, Image};
 use seaway_net::sandbox::{Mount, Ns, Root, Spec};
 
 use super::credentials::credentials;
-use super::names::NSSWITCH;
 use crate::env::expand;
 
 /// Everything that a container's world is made of.
@@ -22,6 +21,7 @@ pub(crate) struct World<'a> {
     pub hostname: &'a str,
     pub hosts: &'a str,
     pub resolv_conf: &'a str,
+    pub nsswitch: &'a str,
     /// Where the pod's network namespace is bound; `None` for the node's.
     pub netns: Option<&'a Path>,
     /// An existing empty directory, on which the root is assembled.
@@ -74,7 +74,7 @@ fn mounts(world: World<'_>) -> Vec<Mount> {
         file("/etc/resolv.conf", world.resolv_conf),
         file("/etc/hosts", world.hosts),
         file("/etc/hostname", &format!("{}\n", world.hostname)),
-        file("/etc/nsswitch.conf", NSSWITCH),
+        file("/etc/nsswitch.conf", world.nsswitch),
     ];
     mounts.extend(world.image.launchers.iter().map(|launcher| Mount::File {
         target: launcher.path.into(),
@@ -119,6 +119,7 @@ mod tests {
             hostname: "web",
             hosts: "",
             resolv_conf: "",
+            nsswitch: "",
             netns: Some(Path::new("/run/netns/x")),
             root: Path::new("/root-dir"),
             termination_log: Path::new("/log"),

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container as ContainerSpec, Secret};
-use seaway_dns::resolvconf::{PodDns, pod_resolv_conf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::assemble::{World, sandbox_spec};
 use super::backoff::Backoff;
+use super::files::{NodeFiles, pod_files};
 use super::slots::{Ended, Role, State};
 use super::worker::{Worker, deletion, grace_period};
-use super::{image_events, names, stop};
+use super::{image_events, stop};
 use crate::container::{Container, Exit, Launch};
 use crate::env::{Inputs, Sources, environment, references};
 use crate::events::Severity;
@@ -195,18 +195,13 @@ impl Worker {
             let volumes = self.volumes.as_ref().ok_or_else(|| config("the pod has no volumes".to_owned()))?;
             mounts.push(volumes.mount(mount, &env).map_err(config)?);
         }
-        let aliases = pod_spec.host_aliases.as_deref().unwrap_or_default();
-        let hosts = match pod_spec.host_network == Some(true) {
-            true => names::host_network_hosts_file(
-                &std::fs::read_to_string(&self.kubelet.args.hosts_file).unwrap_or_default(),
-                aliases,
-            ),
-            false => names::hosts_file(&names, &self.addresses.pod_ips, aliases),
+        let node = NodeFiles {
+            hosts: std::fs::read_to_string(&self.kubelet.args.hosts_file).unwrap_or_default(),
+            resolv_conf: self.kubelet.node_resolv_conf(),
         };
-        let dns = PodDns::from_spec(namespace, pod_spec).map_err(|error| config(error.to_string()))?;
-        let resolv = pod_resolv_conf(&dns, &self.kubelet.cluster_dns(), &self.kubelet.node_resolv_conf());
-        let resolv = resolv.map_err(|error| config(error.to_string()))?;
-        for event in resolv.events {
+        let files = pod_files(&pod, &names, &self.addresses.pod_ips, &node, &self.kubelet.cluster_dns());
+        let files = files.map_err(|error| config(error.to_string()))?;
+        for event in files.events {
             self.kubelet.events.pod(&pod, None, Severity::Warning, event.reason, event.message);
         }
         let file = |error: std::io::Error| create(format!("{}: {error}", self.entry.dir.display()));
@@ -223,8 +218,9 @@ impl Worker {
             env,
             volumes: mounts,
             hostname: &names.kernel,
-            hosts: &hosts,
-            resolv_conf: &resolv.conf.to_string(),
+            hosts: &files.hosts,
+            resolv_conf: &files.resolv_conf.to_string(),
+            nsswitch: &files.nsswitch,
             netns: self.sandbox.as_ref().and_then(|sandbox| sandbox.note.netns.as_deref()),
             root: &self.kubelet.root_mount(),
             termination_log: &termination_log,

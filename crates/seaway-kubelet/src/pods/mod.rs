@@ -3,6 +3,7 @@
 mod assemble;
 mod backoff;
 mod credentials;
+mod files;
 mod image_events;
 mod live;
 mod manager;
@@ -18,6 +19,7 @@ mod worker;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+pub use files::{NodeFiles, PodFiles, PodFilesError, predicted_files};
 pub(crate) use manager::{clean_up, run};
 
 /// Removes a pod's directory, on a thread that may take its time: an emptyDir holds whatever the pod left in it.
