@@ -10,6 +10,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use seaway_kube::{Client, PodScope, ServiceScope, Source, Wanted, connect};
 use seaway_model::{NetConf, NodePlan, ServicePlan};
+use seaway_observe::Observer;
 use seaway_proxy::ServiceDriver;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -60,11 +61,12 @@ async fn serve(args: AgentArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
         return dry_run(&args.node_name, &source, &settings).await;
     }
-    let listener = socket::bind(&args.run_dir)
-        .with_context(|| format!("make {}", args.run_dir.join(socket::NAME).display()))?;
+    let path = args.run_dir.join(socket::NAME);
+    let listener = seaway_http::unix::bind(&path).with_context(|| format!("make {}", path.display()))?;
+    let observer = Observer::new().context("open the network namespace")?;
     let shared = Arc::new(Shared::new(args.node_name.clone(), source));
     let mut tasks = JoinSet::new();
-    let router = socket::router(shared.clone());
+    let router = socket::router(shared.clone(), observer);
     tasks.spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the agent's socket failed");

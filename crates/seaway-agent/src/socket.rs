@@ -1,9 +1,5 @@
 //! The agent's local endpoint, `agent.sock`: for this machine's root alone.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::UnixListener;
+use seaway_observe::Observer;
 
 use crate::differences::compare;
 use crate::status::Shared;
@@ -19,25 +15,14 @@ use crate::status::Shared;
 /// The socket's name in the run directory.
 pub(crate) const NAME: &str = "agent.sock";
 
-/// Makes the socket, readable by its owner only. One left over from before is replaced at one stroke.
-pub(crate) fn bind(directory: &Path) -> io::Result<UnixListener> {
-    fs::create_dir_all(directory)?;
-    let path = directory.join(NAME);
-    let fresh = directory.join(format!(".{NAME}.{}", std::process::id()));
-    let _ = fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&fresh, &path)?;
-    Ok(listener)
-}
-
-/// What it serves.
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+/// What it serves: the agent's own, and what an observer does.
+pub(crate) fn router(shared: Arc<Shared>, observer: Observer) -> Router {
+    let own = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/plan", get(plan))
         .route("/v1/differences", get(differences))
-        .with_state(shared)
+        .with_state(shared);
+    own.merge(seaway_observe::router(observer))
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {

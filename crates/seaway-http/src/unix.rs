@@ -1,6 +1,8 @@
-//! A client of JSON over HTTP on a unix socket: one request a connection.
+//! JSON over HTTP on a unix socket: a client, one request a connection, and a socket to serve on.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 /// The longest wait for an answer.
@@ -51,6 +53,24 @@ pub enum UnixError {
         /// Why.
         source: serde_json::Error,
     },
+}
+
+/// Makes the socket `path` and the folders to it; only its owner may connect. One left over from before is replaced at
+/// one stroke.
+///
+/// # Errors
+/// What the system says.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket needs a name"));
+    };
+    fs::create_dir_all(folder)?;
+    let fresh = folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let _ = fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&fresh, path)?;
+    Ok(listener)
 }
 
 /// `GET target` at the socket `path`.

@@ -73,14 +73,20 @@ impl Boxes<'_> {
 
     /// A host of the internet.
     pub(crate) fn internet_host(&self, host: &Host, netns: &Path) -> anyhow::Result<LabBox> {
-        let config = HostConfig { name: host.name.clone(), allow: host.allow.clone(), zone: None };
+        let config = HostConfig {
+            name: host.name.clone(),
+            addresses: host.addresses.clone(),
+            allow: host.allow.clone(),
+            zone: None,
+        };
         self.internet_box(&config, netns)
     }
 
     /// The internet's resolver.
     pub(crate) fn resolver(&self, netns: &Path) -> anyhow::Result<LabBox> {
         let zone = Some(Zone::new(&self.design.internet));
-        self.internet_box(&HostConfig { name: RESOLVER.into(), allow: None, zone }, netns)
+        let addresses = vec![self.design.internet.resolver];
+        self.internet_box(&HostConfig { name: RESOLVER.into(), addresses, allow: None, zone }, netns)
     }
 
     fn internet_box(&self, config: &HostConfig, netns: &Path) -> anyhow::Result<LabBox> {

@@ -201,12 +201,16 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         Command::NodeMain(args) => node::run(&args)?,
         Command::InternetHost(args) => {
             let config = serde_json::from_str(&args.config)?;
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(internet::serve(config))?;
+            small_runtime()?.block_on(internet::serve(config))?;
         }
-        Command::Gateway(args) => gateway::run(&serde_json::from_str(&args.config)?)?,
+        Command::Gateway(args) => {
+            let plan = serde_json::from_str(&args.config)?;
+            small_runtime()?.block_on(gateway::run(plan))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

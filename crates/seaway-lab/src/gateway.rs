@@ -10,21 +10,20 @@ use seaway_net::nft::{
 use seaway_net::sysctl;
 
 use crate::addresses::CloudPlan;
+use crate::observer;
 
 /// The table's name, in the gateway's own network namespace.
 const TABLE: &str = "seaway-gateway";
 /// The interface to the nodes.
 const CLOUD: &str = "eth0";
 
-/// Programs the kernel, then lives on as what `lab exec gateway` enters.
-pub(crate) fn run(plan: &CloudPlan) -> anyhow::Result<()> {
+/// Programs the kernel, then tells those who ask what goes through.
+pub(crate) async fn run(plan: CloudPlan) -> anyhow::Result<()> {
     sysctl::set("net/ipv4/ip_forward", "1").context("cannot switch forwarding on")?;
     let mut kernel = Kernel::open()?;
-    kernel.commit(&Transaction::replace(&table(plan)))?;
+    kernel.commit(&Transaction::replace(&table(&plan)))?;
     tracing::info!(nodes = plan.nodes.len(), "gateway works");
-    loop {
-        std::thread::park();
-    }
+    observer::serve(plan).await
 }
 
 /// The gateway's rules. A node's connection gets one of the public addresses that its gateway has, at random.

@@ -1,4 +1,4 @@
-//! Connection tracking: list, delete, watch.
+//! Connection tracking: list, get, delete, watch.
 //!
 //! Wire format: linux/netfilter/nfnetlink_conntrack.h.
 
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use crate::netlink::{NetlinkError, Outcome, Protocol, Socket, Writer, outcome, retry_dump};
 
 pub use events::{Event, Events};
-pub use flow::{Counters, Flow, Transport, Tuple, status};
+pub use flow::{Counters, Flow, Transport, Tuple, status, status_names, tcp_state_name};
 
 /// NFNL_SUBSYS_CTNETLINK, the high byte of message types.
 const SUBSYSTEM: u16 = 1;
@@ -163,6 +163,28 @@ impl Conntrack {
             Ok(())
         })?;
         Ok(flows)
+    }
+
+    /// The connection whose first packet was sent as `original` says; `None` where there is none.
+    pub fn get(&mut self, original: &Tuple) -> Result<Option<Flow>, NetlinkError> {
+        let family = if original.source.is_ipv4() { Family::V4 } else { Family::V6 };
+        let sequence = self.socket.next_sequence();
+        let mut writer = Writer::default();
+        writer.begin(SUBSYSTEM << 8 | MESSAGE_GET, 0, sequence);
+        writer.bytes(&[family.number(), 0, 0, 0]);
+        writer.nested(attribute::TUPLE_ORIG, |writer| write_tuple(writer, original));
+        writer.end();
+        let mut found = None;
+        let result = self.socket.exchange(writer.as_slice(), sequence, |message| {
+            found = decode::flow(message.payload)?;
+            Ok(())
+        });
+        match result {
+            // The kernel looks among the tuples of answers as well.
+            Ok(()) => Ok(found.filter(|flow| flow.original == *original)),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error.during(format!("get connection {original}"))),
+        }
     }
 
     /// Deletes a connection; `false` if it is not there any more.

@@ -3,6 +3,7 @@
 //! Architecture invariant: this is the only crate with `unsafe`, raw system calls, netlink sockets or `setns`, and it
 //! knows nothing about Kubernetes.
 
+pub mod capture;
 pub mod conntrack;
 pub mod netlink;
 pub mod netns;
@@ -10,3 +11,4 @@ pub mod nft;
 pub mod rtnl;
 pub mod sandbox;
 pub mod sysctl;
+pub mod wait;

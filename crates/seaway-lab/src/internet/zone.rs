@@ -19,7 +19,7 @@ const CHAIN: usize = 8;
 
 /// The internet's names: all in lower case, without the trailing dot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Zone {
+pub struct Zone {
     addresses: BTreeMap<String, Vec<Ipv4Addr>>,
     aliases: BTreeMap<String, String>,
     names: BTreeMap<Ipv4Addr, String>,
@@ -54,7 +54,7 @@ impl Zone {
     }
 
     /// The answer to `request`, or `None` where it deserves none (it is an answer itself).
-    pub(crate) fn answer(&self, request: &Message) -> Option<Message> {
+    pub fn answer(&self, request: &Message) -> Option<Message> {
         if request.metadata.message_type != MessageType::Query {
             return None;
         }

@@ -124,6 +124,46 @@ pub struct Flow {
     pub answered: Option<Counters>,
 }
 
+/// Names of the status bits that are set, as conntrack-tools and nft write them, lowest first.
+pub fn status_names(status: u32) -> Vec<&'static str> {
+    const NAMES: [&str; 16] = [
+        "expected",
+        "seen-reply",
+        "assured",
+        "confirmed",
+        "src-nat",
+        "dst-nat",
+        "seq-adjust",
+        "src-nat-done",
+        "dst-nat-done",
+        "dying",
+        "fixed-timeout",
+        "template",
+        "nat-clash",
+        "helper",
+        "offload",
+        "hw-offload",
+    ];
+    NAMES.iter().enumerate().filter(|(bit, _)| status & (1 << bit) != 0).map(|(_, name)| *name).collect()
+}
+
+/// The name of a TCP state (linux/netfilter/nf_conntrack_tcp.h, enum tcp_conntrack).
+pub fn tcp_state_name(state: u8) -> Option<&'static str> {
+    const NAMES: [&str; 10] = [
+        "NONE",
+        "SYN_SENT",
+        "SYN_RECV",
+        "ESTABLISHED",
+        "FIN_WAIT",
+        "CLOSE_WAIT",
+        "LAST_ACK",
+        "TIME_WAIT",
+        "CLOSE",
+        "SYN_SENT2",
+    ];
+    NAMES.get(usize::from(state)).copied()
+}
+
 impl Flow {
     /// Its destination is translated.
     pub const fn is_dnat(&self) -> bool {
