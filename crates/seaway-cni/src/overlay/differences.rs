@@ -110,7 +110,7 @@ impl Teller<'_> {
             Change::SetNeighbor(wanted) => {
                 let found =
                     self.observed.devices.get(&wanted.device).into_iter().flat_map(|it| &it.neighbors);
-                let actual = found.filter(|entry| entry.ip == wanted.ip).map(|entry| {
+                let mut actual = found.filter(|entry| entry.ip == wanted.ip).map(|entry| {
                     let learnt = if entry.permanent { "" } else { " (learnt)" };
                     format!("{}{learnt}", MacAddr(entry.mac))
                 });
@@ -121,12 +121,12 @@ impl Teller<'_> {
                     what,
                     kernel,
                     Some(wanted.mac.to_string()),
-                    actual.last(),
+                    actual.next_back(),
                 )
             }
             Change::DeleteNeighbor { device, ip } => {
                 let found = self.observed.devices.get(device).into_iter().flat_map(|it| &it.neighbors);
-                let actual =
+                let mut actual =
                     found.filter(|entry| entry.ip == *ip).map(|entry| MacAddr(entry.mac).to_string());
                 let kernel = format!("neighbour {ip} dev {device}");
                 difference(
@@ -134,15 +134,21 @@ impl Teller<'_> {
                     "a neighbour should not be there",
                     kernel,
                     None,
-                    actual.last(),
+                    actual.next_back(),
                 )
             }
             Change::SetForward(wanted) => {
                 let found = self.observed.devices.get(&wanted.device).into_iter().flat_map(|it| &it.forwards);
-                let actual = found.filter(|entry| entry.mac == wanted.mac.0).map(|entry| dst(entry.dst));
+                let mut actual = found.filter(|entry| entry.mac == wanted.mac.0).map(|entry| dst(entry.dst));
                 let kernel = format!("forwarding entry {} dev {}", wanted.mac, wanted.device);
                 let what = "packets for the node's pods have no way through the tunnel, or a wrong one";
-                difference(self.node_of(wanted.mac), what, kernel, Some(dst(Some(wanted.dst))), actual.last())
+                difference(
+                    self.node_of(wanted.mac),
+                    what,
+                    kernel,
+                    Some(dst(Some(wanted.dst))),
+                    actual.next_back(),
+                )
             }
             Change::DeleteForward { device, mac, dst: to } => {
                 let kernel = format!("forwarding entry {mac} dev {device}");
