@@ -81,6 +81,7 @@ pub fn recheck(namespace: &Namespace, now: Timestamp) -> Duration {
 /// Deletes all that is in a namespace; then, if nothing is left, lets the namespace go. Tells whether it did.
 pub async fn end(client: &Client, kinds: &Kinds, namespace: &Namespace) -> Result<bool, Error> {
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    kinds.wait_discovered().await;
     let resources = kinds.namespaced();
     let mut counts = FuturesUnordered::new();
     for resource in &resources {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
 use kube::Api;
-use kube::api::{DeleteParams, PropagationPolicy};
+use kube::api::{DeleteParams, ListParams, PropagationPolicy};
 use serde_json::json;
 
 use crate::support::{Cluster, create, deployment, until};
@@ -89,5 +89,27 @@ async fn owners_of_any_kind() {
     // The uid is another's: its owner is gone, whatever now has the name.
     until(&secrets, "one secret", |s| s.len() == 1 && name(&s[0]) == "owned").await;
     maps.delete("owner", &DeleteParams::default()).await.unwrap();
+    until(&secrets, "no secret", <[Secret]>::is_empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_while_nobody_looks_is_cleared_away() {
+    let mut cluster = Cluster::new(&[]).await;
+    let (maps, secrets) = (cluster.api::<ConfigMap>(), cluster.api::<Secret>());
+    let namespaces = Api::<Namespace>::all(cluster.client.clone());
+    let inside = Api::<Secret>::namespaced(cluster.client.clone(), "short");
+    create(&namespaces, json!({"metadata": {"name": "short"}})).await;
+    create(&inside, json!({"metadata": {"name": "inside"}})).await;
+    let owner = create(&maps, json!({"metadata": {"name": "owner"}})).await;
+    let owners =
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid}]);
+    create(&secrets, json!({"metadata": {"name": "owned", "ownerReferences": owners}})).await;
+    let ending = async {
+        namespaces.delete("short", &DeleteParams::default()).await.unwrap();
+        maps.delete("owner", &DeleteParams::default()).await.unwrap();
+    };
+    cluster.without_controllers(ending).await;
+    until(&namespaces, "no namespace", |all| !all.iter().any(|n| name(n) == "short")).await;
+    assert!(inside.list(&ListParams::default()).await.unwrap().items.is_empty(), "a namespace goes last");
     until(&secrets, "no secret", <[Secret]>::is_empty).await;
 }

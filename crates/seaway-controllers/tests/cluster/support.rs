@@ -23,6 +23,7 @@ use seaway_controllers::{Config, start};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The longest that anything is waited for. Nothing takes nearly as long on an idle machine.
@@ -35,8 +36,22 @@ pub(crate) struct Cluster {
     /// Nodes whose kubelets are alive.
     pub(crate) alive: Arc<Mutex<BTreeMap<String, CancellationToken>>>,
     server: Option<Server>,
-    _stop: DropGuard,
+    controllers: Option<Controllers>,
+    config: Config,
     dir: tempfile::TempDir,
+}
+
+struct Controllers {
+    stop: DropGuard,
+    running: JoinHandle<()>,
+}
+
+impl Controllers {
+    fn start(client: &Client, config: &Config) -> Self {
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(start(client.clone(), config.clone(), stop.clone()));
+        Self { stop: stop.drop_guard(), running }
+    }
 }
 
 impl Cluster {
@@ -51,16 +66,14 @@ impl Cluster {
         let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
         let config = ClientConfig::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let client = Client::try_from(config.unwrap()).unwrap();
-        let stop = CancellationToken::new();
         let config = Config {
             pools: Pool::all(&["10.244.0.0/16".parse().unwrap()], 24, 64).unwrap(),
             grace: GRACE,
             period: GRACE,
             root_ca: "the certificate authority\n".into(),
         };
-        tokio::spawn(start(client.clone(), config, stop.clone()));
-        let cluster =
-            Self { client, alive: Arc::default(), server: Some(server), _stop: stop.drop_guard(), dir };
+        let controllers = Some(Controllers::start(&client, &config));
+        let cluster = Self { client, alive: Arc::default(), server: Some(server), controllers, config, dir };
         for node in nodes {
             cluster.start_kubelet(node).await;
         }
@@ -72,6 +85,15 @@ impl Cluster {
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), "default")
+    }
+
+    /// Takes the controllers away for a while.
+    pub(crate) async fn without_controllers(&mut self, meanwhile: impl Future<Output = ()>) {
+        let Controllers { stop, running } = self.controllers.take().unwrap();
+        drop(stop);
+        running.await.unwrap();
+        meanwhile.await;
+        self.controllers = Some(Controllers::start(&self.client, &self.config));
     }
 
     /// Takes the API server away for a while.

@@ -88,6 +88,7 @@ fn decide_deleting(graph: &Graph, node: &Node) -> Step {
 
 /// Works on the objects whose owners changed, for ever.
 pub async fn work(cluster: Arc<Cluster>, kinds: Arc<Kinds>) -> ! {
+    kinds.wait_discovered().await;
     loop {
         let uid = cluster.queues.garbage.next().await;
         let result = step(&cluster, &kinds, &uid).await;

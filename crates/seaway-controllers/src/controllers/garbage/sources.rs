@@ -1,6 +1,6 @@
 //! The kinds that the API server has, and watches of the metadata of those that no controller watches whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use kube::discovery::{Discovery, Scope, verbs};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use parking_lot::RwLock;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::graph::Node;
@@ -36,12 +37,19 @@ pub struct Served {
 pub struct Kinds {
     client: Client,
     served: RwLock<Vec<Served>>,
+    discovered: watch::Sender<bool>,
 }
 
 impl Kinds {
     /// No kinds yet; see [`Kinds::discover`].
     pub fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self { client, served: RwLock::new(Vec::new()) })
+        Arc::new(Self { client, served: RwLock::default(), discovered: watch::Sender::new(false) })
+    }
+
+    /// Waits until the kinds are known: before, there seem to be none, and everything looks empty and nobody's.
+    pub async fn wait_discovered(&self) {
+        // The sender lives as long as this.
+        let _ = self.discovered.subscribe().wait_for(|discovered| *discovered).await;
     }
 
     /// Asks the API server anew.
@@ -58,6 +66,7 @@ impl Kinds {
             }
         }
         self.served.write().clone_from(&served);
+        self.discovered.send_replace(true);
         Ok(served)
     }
 
@@ -95,20 +104,14 @@ fn is_noise(resource: &ApiResource) -> bool {
 /// Keeps a watch on the metadata of each kind that the API server has and that `whole` does not name.
 /// Kinds are discovered anew whenever a custom resource definition changes.
 pub async fn watch_other_kinds(cluster: Arc<Cluster>, kinds: Arc<Kinds>, whole: Vec<ApiResource>) {
-    let mut watches: HashMap<String, JoinHandle<()>> = HashMap::new();
+    let mut watches: HashMap<String, AbortOnDropHandle<()>> = HashMap::new();
     let (again_in, mut again) = tokio::sync::mpsc::channel::<()>(1);
     let mut back_off = Reconnect::default();
     loop {
         match kinds.discover().await {
             Ok(served) => {
                 back_off = Reconnect::default();
-                watches.retain(|plural, task| {
-                    let kept = served.iter().any(|s| &id(&s.resource) == plural);
-                    if !kept {
-                        task.abort();
-                    }
-                    kept
-                });
+                watches.retain(|plural, _| served.iter().any(|s| &id(&s.resource) == plural));
                 let same = |a: &ApiResource, b: &ApiResource| a.group == b.group && a.kind == b.kind;
                 for Served { resource, .. } in served.into_iter().filter(|s| s.watchable) {
                     let known = whole.iter().any(|w| same(w, &resource));
@@ -116,7 +119,8 @@ pub async fn watch_other_kinds(cluster: Arc<Cluster>, kinds: Arc<Kinds>, whole: 
                         watches.entry(id(&resource)).or_insert_with(|| {
                             let again =
                                 (resource.kind == "CustomResourceDefinition").then(|| again_in.clone());
-                            tokio::spawn(watch(cluster.clone(), kinds.clone(), resource, again))
+                            let watch = watch_metadata(cluster.clone(), kinds.clone(), resource, again);
+                            AbortOnDropHandle::new(tokio::spawn(watch))
                         });
                     }
                 }
@@ -138,7 +142,7 @@ fn id(resource: &ApiResource) -> String {
     format!("{}.{}", resource.plural, resource.group)
 }
 
-async fn watch(
+async fn watch_metadata(
     cluster: Arc<Cluster>,
     kinds: Arc<Kinds>,
     resource: ApiResource,
@@ -148,7 +152,8 @@ async fn watch(
     let resource = Arc::new(resource);
     let config = watcher::Config::default();
     let mut events = pin!(watcher(api, config).backoff(Reconnect::default()));
-    let mut listed: Option<Vec<String>> = None;
+    // Known when a list began, and not in it so far. What becomes known meanwhile may be newer than the list.
+    let mut unlisted: HashSet<String> = HashSet::new();
     loop {
         let event = events.try_next().await;
         if let (Ok(Some(Event::Apply(_) | Event::Delete(_))), Some(again)) = (&event, &again) {
@@ -156,23 +161,15 @@ async fn watch(
             let _ = again.try_send(());
         }
         match event {
-            Ok(Some(Event::Init)) => listed = Some(Vec::new()),
+            Ok(Some(Event::Init)) => {
+                unlisted = cluster.graph().of_kind(&resource).map(|node| node.uid.clone()).collect();
+            }
             Ok(Some(Event::InitApply(object) | Event::Apply(object))) => {
-                if let Some(listed) = &mut listed {
-                    listed.extend(object.metadata.uid.clone());
-                }
+                unlisted.remove(object.metadata.uid.as_deref().unwrap_or_default());
                 cluster.observe_node(Node::of_meta(&object.metadata, resource.clone()));
             }
             Ok(Some(Event::InitDone)) => {
-                let listed = listed.take().unwrap_or_default();
-                let graph = cluster.graph();
-                let absent: Vec<String> = graph
-                    .of_kind(&resource)
-                    .filter(|node| !listed.contains(&node.uid))
-                    .map(|node| node.uid.clone())
-                    .collect();
-                drop(graph);
-                for uid in absent {
+                for uid in unlisted.drain() {
                     cluster.forget_uid(&uid);
                 }
             }
