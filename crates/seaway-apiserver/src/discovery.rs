@@ -134,7 +134,8 @@ fn health(parts: &[&str], query: &Query, store_failed: bool) -> Reply {
         return text(404, "404 page not found\n");
     }
     let failed = asked.iter().any(|check| fails(check));
-    if !failed && !(one.is_empty() && query.flag("verbose") == Some(true)) {
+    let verbose = one.is_empty() && query.flag("verbose") == Some(true);
+    if !failed && !verbose {
         return text(200, "ok");
     }
     let lines: String = asked

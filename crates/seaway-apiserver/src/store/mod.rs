@@ -291,7 +291,7 @@ impl Store {
                     json: (event.change != Change::Deleted).then_some(&event.object.json[..]),
                 })
                 .collect();
-            let written = match writes().last() {
+            let written = match writes().next_back() {
                 Some(last) => disk.write(&rows, Some(last.event.object.revision)),
                 None => Ok(()),
             };
