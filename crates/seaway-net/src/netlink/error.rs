@@ -119,11 +119,7 @@ impl NetlinkError {
     }
 
     pub(crate) fn io(operation: &str, source: impl Into<io::Error>) -> Self {
-        let source = source.into();
-        if source.raw_os_error() == Some(libc::ENOBUFS) {
-            return Self::Overrun { operation: operation.to_owned() };
-        }
-        Self::Io { operation: operation.to_owned(), source }
+        Self::Io { operation: operation.to_owned(), source: source.into() }
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {

@@ -148,7 +148,10 @@ impl Socket {
             let (_, length, from) = retry_interrupted(|| {
                 recvfrom(&self.fd, self.buffer.as_mut_slice(), flags | RecvFlags::TRUNC)
             })
-            .map_err(|source| NetlinkError::io("receive from netlink", source))?;
+            .map_err(|source| match source {
+                Errno::NOBUFS => NetlinkError::Overrun { operation: "receive from netlink".to_owned() },
+                source => NetlinkError::io("receive from netlink", source),
+            })?;
             if length > self.buffer.len() {
                 return Err(NetlinkError::malformed(format!(
                     "datagram of {length} bytes is longer than {}",
