@@ -8,6 +8,7 @@ pub mod conntrack;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod resolve;
 pub mod rtnl;
 pub mod sandbox;
 pub mod sysctl;

@@ -57,6 +57,9 @@ fn main() -> ExitCode {
     if seaway_cni::is_cni_call() {
         return seaway_cni::run(seaway_cni::CniArgs::default());
     }
+    if std::env::args_os().nth(1).is_some_and(|command| command == seaway_probe::COMMAND) {
+        return seaway_probe::run();
+    }
     start_logging();
     let cli = Cli::parse_from(arguments());
     match run(cli.command) {
