@@ -11,12 +11,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::BlockConfig;
+use crate::explain::BlockStatus;
 use crate::forward::Forward;
 use crate::kubernetes::{Cluster, Clusters, Kubernetes};
 use crate::message::{Query, Reply, encode};
 use crate::metrics::{Answered, BlockLabels, Metrics};
 use crate::name::ZoneName;
-use crate::plugin::{Chain, Failure, Plugin};
+use crate::plugin::{Chain, Explanation, Failure, Plugin};
 use crate::plugins::cache::Cache;
 use crate::plugins::errors;
 use crate::plugins::health::Readiness;
@@ -223,16 +224,36 @@ fn own_addresses() -> Vec<IpAddr> {
     elsewhere.into_iter().filter_map(local).filter(|ip| !ip.is_loopback()).collect()
 }
 
+/// What serves the longest zone that the name is in.
+pub(crate) fn serving<'a>(routes: &'a [Served], query: &Query) -> Option<&'a Served> {
+    let in_zone = routes.iter().filter(|served| served.zone.contains(&query.lower));
+    in_zone.max_by_key(|served| served.zone.as_str().len())
+}
+
 /// Answers `query` with the block of the longest zone that it is in.
 pub(crate) async fn answer(routes: &[Served], query: &Query, begin: Instant) -> Vec<u8> {
-    let in_zone = routes.iter().filter(|served| served.zone.contains(&query.lower));
-    let Some(served) = in_zone.max_by_key(|served| served.zone.as_str().len()) else {
+    let Some(served) = serving(routes, query) else {
         return encode(query, &Reply::of_code(ResponseCode::Refused)).bytes;
     };
     served.answer(query, begin).await
 }
 
 impl Served {
+    /// What [`answer`] would come to.
+    pub(crate) fn explain(&self, query: &Query) -> Explanation {
+        self.block.chain.start().explain(query)
+    }
+
+    /// Which server block it is, as `dns://:53 cluster.local.`.
+    pub(crate) fn label(&self) -> String {
+        format!("{} {}", self.labels.server, self.zone)
+    }
+
+    /// How its plugins fare.
+    pub(crate) fn status(&self, listen: SocketAddr) -> BlockStatus {
+        BlockStatus { listen, zone: self.zone.to_string(), plugins: self.block.chain.status() }
+    }
+
     async fn answer(&self, query: &Query, begin: Instant) -> Vec<u8> {
         let block = &self.block;
         let next = block.chain.start();

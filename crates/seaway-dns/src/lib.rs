@@ -6,6 +6,7 @@
 
 mod config;
 pub mod corefile;
+pub mod explain;
 mod forward;
 mod instance;
 pub mod kubernetes;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::Record;
 
+use crate::explain::{DataOrigin, PluginStatus};
 use crate::message::{Query, Reply};
 
 /// A query that could not be answered: the client gets the code, `errors` logs the reason.
@@ -45,6 +47,39 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Answers `query`, or hands it to `next`.
     fn serve<'a>(&'a self, query: &'a Query, next: Next) -> BoxFuture<'a, Outcome>;
+
+    /// What [`Self::serve`] would come to right now, by the same decisions: asks no other server, keeps and counts
+    /// nothing. A plugin that changes no answer's meaning leaves it to `next`.
+    fn explain(&self, query: &Query, next: &Next) -> Explanation {
+        next.explain(query)
+    }
+
+    /// How it fares.
+    fn status(&self) -> PluginStatus {
+        PluginStatus { name: self.name().to_owned(), ..PluginStatus::default() }
+    }
+}
+
+/// What would come of a query, and why.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The answer; its records may come in any order. `None`: an upstream decides.
+    pub outcome: Option<Outcome>,
+    /// Records that are known before an upstream has spoken.
+    pub known: Vec<Record>,
+    /// Where the data come from.
+    pub origin: DataOrigin,
+    /// Who decides.
+    pub plugin: &'static str,
+    /// The query for the name behind an alias, and what would come of that.
+    pub alias: Option<Box<(Query, Explanation)>>,
+}
+
+impl Explanation {
+    /// `plugin` answers, out of `origin`.
+    pub fn answer(plugin: &'static str, origin: DataOrigin, outcome: Outcome) -> Self {
+        Self { outcome: Some(outcome), known: Vec::new(), origin, plugin, alias: None }
+    }
 }
 
 /// The plugins of a server block, in CoreDNS's order.
@@ -57,10 +92,20 @@ impl Chain {
         Self(plugins.into())
     }
 
+    /// How its plugins fare.
+    pub fn status(&self) -> Vec<PluginStatus> {
+        self.0.iter().map(|plugin| plugin.status()).collect()
+    }
+
     /// Its beginning.
     pub fn start(&self) -> Next {
         Next { chain: self.clone(), at: 0 }
     }
+}
+
+/// Nobody is responsible for the name.
+fn nobody() -> Outcome {
+    Ok(Reply::of_code(ResponseCode::Refused))
 }
 
 impl fmt::Debug for Chain {
@@ -81,8 +126,15 @@ impl Next {
     pub fn run<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Outcome> {
         match self.chain.0.get(self.at) {
             Some(plugin) => plugin.serve(query, Self { chain: self.chain.clone(), at: self.at + 1 }),
-            // Nobody is responsible for the name.
-            None => Box::pin(std::future::ready(Ok(Reply::of_code(ResponseCode::Refused)))),
+            None => Box::pin(std::future::ready(nobody())),
+        }
+    }
+
+    /// What [`Self::run`] would come to.
+    pub fn explain(&self, query: &Query) -> Explanation {
+        match self.chain.0.get(self.at) {
+            Some(plugin) => plugin.explain(query, &Self { chain: self.chain.clone(), at: self.at + 1 }),
+            None => Explanation::answer("", DataOrigin::default(), nobody()),
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{self, BlockConfig, Outside};
 use crate::corefile::{self, CorefileError, Disk, Files};
+use crate::explain;
 use crate::instance::{Instance, Shared};
 use crate::kubernetes::Clusters;
 use crate::metrics::Metrics;
@@ -43,6 +44,9 @@ pub struct DnsArgs {
     /// The kubeconfig of `kubernetes` where the Corefile does not say one; without, the pod's service account
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
+    /// Tell on this unix socket what would be answered and why, to the own user alone (for `seaway trace`)
+    #[arg(long, value_name = "SOCKET")]
+    pub explain_socket: Option<PathBuf>,
     /// Write nothing at the start (CoreDNS's `-quiet`)
     #[arg(long)]
     pub quiet: bool,
@@ -165,6 +169,7 @@ struct Server {
     instance: Instance,
     listeners: Listeners,
     endpoints: Endpoints,
+    explained: explain::Routes,
 }
 
 impl Server {
@@ -176,7 +181,9 @@ impl Server {
         let reload = reload_of(&configs);
         let instance = Instance::new(configs, &shared).await?;
         let (listeners, endpoints) = (Listeners::default(), Endpoints::new(metrics));
-        let mut server = Self { args, hash, reload, shared, fatal, instance, listeners, endpoints };
+        let explained = explain::Routes::default();
+        let mut server =
+            Self { args, hash, reload, shared, fatal, instance, listeners, endpoints, explained };
         // Health first, so that a liveness probe does not end a server that waits for the API server.
         let http = http_endpoints(&server.instance);
         let added = server.endpoints.open(&http).await?;
@@ -185,6 +192,7 @@ impl Server {
         let opened = server.listeners.open(&server.instance.routes).await?;
         server.listeners.switch(&server.instance.routes, opened);
         server.instance.listening();
+        server.explains();
         server.shared.metrics.loaded(&server.hash);
         if !server.args.quiet {
             let addresses = server.listeners.addresses();
@@ -216,6 +224,19 @@ impl Server {
             _ = interrupt.recv() => {}
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Tells what would be answered, where that is wanted; answering goes before, and does not wait for it.
+    fn explains(&self) {
+        self.explained.store(Arc::new(self.instance.routes.clone()));
+        let Some(path) = &self.args.explain_socket else { return };
+        match seaway_http::unix::bind(path) {
+            Ok(listener) => {
+                let router = explain::router(self.explained.clone());
+                tokio::spawn(async move { axum::serve(listener, router).await });
+            }
+            Err(error) => tracing::error!(path = %path.display(), %error, "listening on the explain socket"),
+        }
     }
 
     /// Looks whether the Corefile has changed; one that cannot be used is told of, and the last good one stays.
@@ -257,6 +278,7 @@ impl Server {
         self.listeners.switch(&instance.routes, opened);
         self.endpoints.switch(&http, added, instance.readiness.clone());
         instance.listening();
+        self.explained.store(Arc::new(instance.routes.clone()));
         self.instance = instance;
         self.reload = reload;
         Ok(())

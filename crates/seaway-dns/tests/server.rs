@@ -16,6 +16,7 @@ use axum::routing::get;
 use futures::StreamExt;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+use seaway_dns::explain::{Explained, OriginKind};
 use seaway_dns::{DnsArgs, coredns_flags, run};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -161,7 +162,21 @@ async fn from_start_to_end() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("Corefile");
     std::fs::write(&path, corefile(&ports, api, "30")).unwrap();
-    let args = |check| DnsArgs { conf: path.clone(), port: 53, check, kubeconfig: None, quiet: false };
+    let socket = directory.path().join("dns.sock");
+    let explain_socket = Some(socket.clone());
+    let args = DnsArgs {
+        conf: path.clone(),
+        port: 53,
+        check: false,
+        kubeconfig: None,
+        explain_socket,
+        quiet: false,
+    };
+    let args = |check| DnsArgs { check, ..args.clone() };
+    let explain = async |name: &str| {
+        let target = format!("/v1/explain?name={name}&type=A");
+        seaway_http::unix::get::<Explained>(&socket, &target).await.unwrap()
+    };
     let is_success = |code| format!("{code:?}") == format!("{:?}", std::process::ExitCode::SUCCESS);
     assert!(is_success(run(args(true)).await.unwrap()));
     let server = tokio::spawn(run(args(false)));
@@ -222,6 +237,11 @@ async fn from_start_to_end() {
     })
     .await;
     assert!(metric("coredns_plugin_enabled{").await && metric("coredns_build_info{").await);
+
+    // What it tells of itself is what it does now.
+    let it = explain(late).await;
+    assert_eq!((it.rcode.as_deref(), it.answers[0].data.as_str()), (Some("NOERROR"), "10.96.0.9"));
+    assert_eq!((it.answers[0].ttl, it.origin.kind), (17, OriginKind::Cluster));
 
     // Told to stop, it still answers for the lame duck's time.
     signal("-TERM");

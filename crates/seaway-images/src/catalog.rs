@@ -52,7 +52,8 @@ const AGNHOST: &[&str] = &[BINARY, "image", "agnhost"];
 const SERVE_HOSTNAME: &[&str] = &[BINARY, "image", "serve_hostname"];
 const NGINX: &[&str] = &[BINARY, "image", "nginx"];
 const PAUSE: &[&str] = &[BINARY, "image", "pause"];
-const COREDNS: &[&str] = &[BINARY, "dns"];
+/// The socket is where `seaway trace` asks why a name is answered as it is.
+const COREDNS: &[&str] = &[BINARY, "dns", "--explain-socket", "/run/seaway/dns.sock"];
 
 const IMAGES: &[Image] = &[
     Image {

@@ -16,9 +16,10 @@ use settings::Policy;
 pub(crate) use settings::Settings;
 use upstream::{ExchangeError, Upstream};
 
+use crate::explain::{DataOrigin, OriginKind, PluginStatus, UpstreamStatus};
 use crate::message::{OUR_UDP_SIZE, Origin, Query, Reply, Transport};
 use crate::metrics::Metrics;
-use crate::plugin::{Failure, Next, Outcome, Plugin};
+use crate::plugin::{Explanation, Failure, Next, Outcome, Plugin};
 
 /// How long to go on trying upstreams for one query.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
@@ -59,6 +60,17 @@ impl Forward {
             && !self.settings.except.iter().any(|zone| zone.contains(&query.lower))
     }
 
+    fn well<'a>(&self, order: &[&'a Arc<Upstream>]) -> Vec<&'a Arc<Upstream>> {
+        order.iter().copied().filter(|upstream| !upstream.is_down(self.settings.max_fails)).collect()
+    }
+
+    /// Nobody is asked where all upstreams are down.
+    fn fails_fast(&self) -> Option<Failure> {
+        let all: Vec<String> = self.upstreams.iter().map(|u| u.address.to_string()).collect();
+        let reason = || format!("no healthy upstream among {}", all.join(", "));
+        self.settings.fail_fast.then(|| Failure::server("forward", reason()))
+    }
+
     /// The upstreams in the order in which to try them.
     fn order(&self) -> Vec<&Arc<Upstream>> {
         let mut order: Vec<&Arc<Upstream>> = self.upstreams.iter().collect();
@@ -76,15 +88,13 @@ impl Forward {
     /// Those to try: the ones that are not down, or one of them all if health checks say that all are.
     fn candidates(&self) -> Result<Vec<&Arc<Upstream>>, Failure> {
         let order = self.order();
-        let well: Vec<&Arc<Upstream>> =
-            order.iter().copied().filter(|u| !u.is_down(self.settings.max_fails)).collect();
+        let well = self.well(&order);
         if !well.is_empty() {
             return Ok(well);
         }
         self.metrics.all_upstreams_down.inc();
-        if self.settings.fail_fast {
-            let all: Vec<String> = order.iter().map(|u| u.address.to_string()).collect();
-            return Err(Failure::server("forward", format!("no healthy upstream among {}", all.join(", "))));
+        if let Some(failure) = self.fails_fast() {
+            return Err(failure);
         }
         Ok(order.into_iter().take(1).collect())
     }
@@ -173,5 +183,29 @@ impl Plugin for Forward {
         Box::pin(
             async move { if self.is_for(query) { self.ask(query).await } else { next.run(query).await } },
         )
+    }
+
+    fn explain(&self, query: &Query, next: &Next) -> Explanation {
+        if !self.is_for(query) {
+            return next.explain(query);
+        }
+        let all: Vec<&Arc<Upstream>> = self.upstreams.iter().collect();
+        let well = self.well(&all);
+        let asked = if well.is_empty() { &all } else { &well };
+        let to = asked.iter().map(|upstream| upstream.address).collect();
+        let failure = if well.is_empty() { self.fails_fast() } else { None };
+        let origin = DataOrigin { to, ..DataOrigin::of(OriginKind::Forward) };
+        let (known, plugin) = (Vec::new(), self.name());
+        Explanation { outcome: failure.map(Err), known, origin, plugin, alias: None }
+    }
+
+    fn status(&self) -> PluginStatus {
+        let upstreams = self.upstreams.iter().map(|upstream| UpstreamStatus {
+            address: upstream.address,
+            failed_checks: upstream.failed_checks(),
+            down: upstream.is_down(self.settings.max_fails),
+        });
+        let name = self.name().to_owned();
+        PluginStatus { name, upstreams: upstreams.collect(), ..PluginStatus::default() }
     }
 }

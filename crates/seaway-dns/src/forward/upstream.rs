@@ -82,6 +82,11 @@ impl Upstream {
         }
     }
 
+    /// Health checks that failed since it last answered.
+    pub(crate) fn failed_checks(&self) -> u32 {
+        self.fails.load(Ordering::Relaxed)
+    }
+
     /// Whether more than `max_fails` health checks failed.
     pub(crate) fn is_down(&self, max_fails: u32) -> bool {
         max_fails > 0 && self.fails.load(Ordering::Relaxed) > max_fails

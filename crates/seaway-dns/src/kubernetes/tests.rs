@@ -1,3 +1,5 @@
+mod explain;
+
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
@@ -181,6 +183,11 @@ impl Plugin for Outside {
             _ => vec![],
         };
         Box::pin(std::future::ready(Ok(Reply { answers, ..Reply::default() })))
+    }
+
+    fn explain(&self, query: &Query, next: &Next) -> Explanation {
+        let outcome = futures::executor::block_on(self.serve(query, next.clone()));
+        Explanation::answer("outside", DataOrigin::default(), outcome)
     }
 }
 

@@ -16,10 +16,11 @@ use hickory_proto::rr::{RData, Record, RecordType};
 pub(crate) use settings::Settings;
 use store::{Entry, Key, Store};
 
+use crate::explain::{DataOrigin, OriginKind, PluginStatus};
 use crate::message::{Origin, Query, Reply};
 use crate::metrics::{BlockLabels, CacheBlockLabels, CacheLabels, Metrics};
 use crate::name::ZoneName;
-use crate::plugin::{Next, Outcome, Plugin};
+use crate::plugin::{Explanation, Next, Outcome, Plugin};
 
 /// What kind of answer a reply is (RFC 2308).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,20 @@ impl Plugin for Cache {
             self.0.serve(query, next).await
         })
     }
+
+    fn explain(&self, query: &Query, next: &Next) -> Explanation {
+        if ZoneName::longest(&self.0.settings.zones, &query.lower).is_none() {
+            return next.explain(query);
+        }
+        self.0.explain(query, next)
+    }
+
+    fn status(&self) -> PluginStatus {
+        let stores =
+            [("success", &self.0.success), ("denial", &self.0.denial), ("failure", &self.0.failures)];
+        let entries = stores.map(|(kind, store)| (kind.to_owned(), store.len()));
+        PluginStatus { name: self.name().to_owned(), entries: entries.into(), ..PluginStatus::default() }
+    }
 }
 
 impl Inner {
@@ -104,8 +119,7 @@ impl Inner {
     /// Answers with what has run out: at once, or where there is nothing newer to be had.
     async fn stale(self: &Arc<Self>, entry: &Entry, kind: Kind, query: &Query, next: Next) -> Outcome {
         let key = Key::of(query);
-        let failed_just_now = self.failures.get(&key).is_some_and(|failure| failure.expires > Instant::now());
-        if failed_just_now {
+        if self.failed_just_now(&key) {
             // It is not asked again before its failure has run out.
         } else if self.settings.verify_stale {
             match self.ask(key, query, &next).await {
@@ -118,6 +132,55 @@ impl Inner {
         self.hit(kind);
         self.metrics.cache_stale.get_or_create(&self.labels).inc();
         Ok(entry.reply(&self.settings, Duration::ZERO))
+    }
+
+    fn failed_just_now(&self, key: &Key) -> bool {
+        self.failures.get(key).is_some_and(|failure| failure.expires > Instant::now())
+    }
+
+    fn explain(&self, query: &Query, next: &Next) -> Explanation {
+        let key = Key::of(query);
+        let (entry, kind, left) = match self.find(&key, Instant::now()) {
+            None => return self.explain_next(query, next),
+            Some(Kept::Fresh(entry, kind, left)) => (entry, kind, left),
+            Some(Kept::Stale(entry, kind)) => {
+                if self.settings.verify_stale && !self.failed_just_now(&key) {
+                    let newer = self.explain_next(query, next);
+                    let fails = |outcome: &Outcome| match outcome {
+                        Ok(reply) => reply.code == ResponseCode::ServFail,
+                        Err(_) => true,
+                    };
+                    if !newer.outcome.as_ref().is_some_and(fails) {
+                        return newer;
+                    }
+                }
+                (entry, kind, Duration::ZERO)
+            }
+        };
+        let origin = DataOrigin {
+            ttl_left: Some(left.as_secs()),
+            negative: Some(kind != Kind::Success),
+            ..DataOrigin::of(OriginKind::Cache)
+        };
+        Explanation::answer("cache", origin, Ok(entry.reply(&self.settings, left)))
+    }
+
+    /// What [`Self::ask`] would come to.
+    fn explain_next(&self, query: &Query, next: &Next) -> Explanation {
+        let mut explanation = next.explain(query);
+        if let Some(Ok(reply)) = &mut explanation.outcome
+            && let Some((kind, ttl)) = self.worth(query, reply)
+        {
+            self.pass_on(reply, kind, ttl);
+        }
+        explanation
+    }
+
+    /// A reply that is kept says how long.
+    fn pass_on(&self, reply: &mut Reply, kind: Kind, ttl: Duration) {
+        if !self.settings.keep_ttl && kind != Kind::ServerFailure {
+            cap_ttls(reply, ttl);
+        }
     }
 
     /// What holds, else what may be served although it has run out, else that there was a failure.
@@ -157,9 +220,7 @@ impl Inner {
                 Kind::ServerFailure => self.failures.put(key, entry),
             }
             self.count_entries();
-            if !self.settings.keep_ttl && kind != Kind::ServerFailure {
-                cap_ttls(&mut reply, ttl);
-            }
+            self.pass_on(&mut reply, kind, ttl);
         }
         Ok(reply)
     }

@@ -13,9 +13,10 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::Fallthrough;
 use crate::corefile::{CorefileError, Directive};
+use crate::explain::{DataOrigin, OriginKind};
 use crate::message::{Origin, Query, Reply};
 use crate::name::{ZoneName, address_of_reverse, lower_text};
-use crate::plugin::{Next, Outcome, Plugin};
+use crate::plugin::{Explanation, Next, Outcome, Plugin};
 
 /// The directive's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +126,21 @@ impl Hosts {
         }
     }
 
+    /// The answer; `None`: the next plugin's.
+    fn answer(&self, query: &Query) -> Option<Reply> {
+        ZoneName::longest(&self.settings.zones, &query.lower)?;
+        let reply = Reply { authoritative: true, origin: Origin::Local, ..Reply::default() };
+        match self.lookup(query) {
+            Some(data) if !data.is_empty() => {
+                let record = |data| Record::from_rdata(query.name.clone(), self.settings.ttl, data);
+                Some(Reply { answers: data.into_iter().map(record).collect(), ..reply })
+            }
+            _ if self.settings.fallthrough.applies_to(&query.lower) => None,
+            Some(_) => Some(reply),
+            None => Some(Reply { code: ResponseCode::NXDomain, ..reply }),
+        }
+    }
+
     fn lookup(&self, query: &Query) -> Option<Vec<RData>> {
         let table = self.table.load();
         if let Some(ip) = address_of_reverse(&query.lower).filter(|_| self.settings.reverse) {
@@ -159,20 +175,18 @@ impl Plugin for Hosts {
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            if ZoneName::longest(&self.settings.zones, &query.lower).is_none() {
-                return next.run(query).await;
-            }
-            let reply = Reply { authoritative: true, origin: Origin::Local, ..Reply::default() };
-            match self.lookup(query) {
-                Some(data) if !data.is_empty() => {
-                    let record = |data| Record::from_rdata(query.name.clone(), self.settings.ttl, data);
-                    Ok(Reply { answers: data.into_iter().map(record).collect(), ..reply })
-                }
-                _ if self.settings.fallthrough.applies_to(&query.lower) => next.run(query).await,
-                Some(_) => Ok(reply),
-                None => Ok(Reply { code: ResponseCode::NXDomain, ..reply }),
+            match self.answer(query) {
+                Some(reply) => Ok(reply),
+                None => next.run(query).await,
             }
         })
+    }
+
+    fn explain(&self, query: &Query, next: &Next) -> Explanation {
+        match self.answer(query) {
+            Some(reply) => Explanation::answer(self.name(), DataOrigin::of(OriginKind::Hosts), Ok(reply)),
+            None => next.explain(query),
+        }
     }
 }
 
