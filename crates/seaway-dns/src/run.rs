@@ -30,7 +30,11 @@ use crate::server::{Endpoint, Endpoints, Listeners};
 Examples:
   seaway dns --conf /etc/coredns/Corefile
   seaway dns -conf Corefile -dns.port 1053    # CoreDNS's flags
-  seaway dns --conf Corefile --check          # say what is wrong with it, and end")]
+  seaway dns --conf Corefile --check          # say what is wrong with it, and end
+
+Exit codes: 0 ended as told, or nothing is wrong with the Corefile; 1 the Corefile, an address or an API server can't be used, or
+queries come back by `forward`; 2 wrong usage.
+SIGTERM ends it after lameduck's time, SIGINT at once, SIGUSR1 has it look at the Corefile.")]
 pub struct DnsArgs {
     /// The Corefile; without a file of this name, one that answers with the client's address (CoreDNS's `-conf`)
     #[arg(long, value_name = "FILE", default_value = "Corefile")]

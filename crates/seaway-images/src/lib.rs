@@ -43,18 +43,51 @@ pub struct ImageArgs {
     pub args: Vec<String>,
 }
 
-/// Runs the program until it ends or is told to; the result is its exit code.
+/// Runs the program until it ends or is told to; the result is its exit code, 2 where its arguments are wrong.
 pub fn run(args: ImageArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async move {
-        match args.name.as_str() {
-            "agnhost" => agnhost::run(&args.args).await,
-            "nginx" => nginx::run(&args.args).await,
-            "pause" => agnhost::pause().await,
-            "serve_hostname" => serve_hostname::run("serve_hostname", &args.args).await,
-            other => {
-                bail!("no image program {other:?}: agnhost, nginx, pause and serve_hostname are built in")
-            }
+    match runtime.block_on(program(args)) {
+        Err(error) => Ok(ExitCode::from(usage(error)?)),
+        ended => ended,
+    }
+}
+
+/// Prints what is wrong with the program's arguments, or its help; the exit code for that. Other errors come back.
+fn usage(error: anyhow::Error) -> anyhow::Result<u8> {
+    let usage = error.downcast::<clap::Error>()?;
+    usage.print()?;
+    Ok(u8::try_from(usage.exit_code()).unwrap_or(2))
+}
+
+async fn program(args: ImageArgs) -> anyhow::Result<ExitCode> {
+    match args.name.as_str() {
+        "agnhost" => agnhost::run(&args.args).await,
+        "nginx" => nginx::run(&args.args).await,
+        "pause" => agnhost::pause().await,
+        "serve_hostname" => serve_hostname::run("serve_hostname", &args.args).await,
+        other => {
+            bail!("no image program {other:?}: agnhost, nginx, pause and serve_hostname are built in")
         }
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn wrong_arguments_are_usage_and_the_rest_is_failure() {
+        for (arguments, code) in [
+            (&["agnhost", "netexec", "--http-port=x"][..], Some(2)),
+            (&["agnhost", "netexec", "--help"], Some(0)),
+            (&["serve_hostname", "--nonsense"], Some(2)),
+            (&["agnhost", "fly"], None),
+            (&["redis"], None),
+        ] {
+            let [name, args @ ..] = arguments else { panic!() };
+            let args = args.iter().map(|&arg| arg.to_owned()).collect();
+            let error = program(ImageArgs { name: (*name).to_owned(), args }).await.unwrap_err();
+            assert_eq!(usage(error).ok(), code, "{arguments:?}");
+        }
+    }
 }

@@ -19,6 +19,9 @@ pub(crate) fn run(
     let sandboxes = sandbox::find_sandboxes(state.init.pid)?;
     let labels: Vec<&str> = sandboxes.iter().map(|sandbox| sandbox.label.as_str()).collect();
     let label = choose(target, container, &labels).map_err(anyhow::Error::msg)?;
+    if let Some(others) = others(&label, container, &labels) {
+        eprintln!("seaway: {label}; -c chooses among {others}");
+    }
     let place: &Sandbox =
         sandboxes.iter().find(|sandbox| sandbox.label == label).context("it has just ended")?;
     let env = match target_kind(target) {
@@ -96,6 +99,14 @@ fn choose(target: &str, container: Option<&str>, labels: &[&str]) -> Result<Stri
     }
 }
 
+/// The containers of the pod that was meant, where nobody said which of several.
+fn others(label: &str, container: Option<&str>, labels: &[&str]) -> Option<String> {
+    let (pod, _) = label.strip_prefix("pod/").filter(|_| container.is_none())?.rsplit_once('/')?;
+    let prefix = format!("pod/{pod}/");
+    let all: Vec<&str> = labels.iter().filter_map(|label| label.strip_prefix(&prefix)).collect();
+    (all.len() > 1).then(|| list(&all))
+}
+
 /// `node/node-1` and not `node/node-1/agent`.
 fn is_same_kind(label: &str, kind: &str) -> bool {
     label.split('/').next() == Some(kind) && label.matches('/').count() <= 1
@@ -138,5 +149,12 @@ mod tests {
             assert_eq!(seen.as_deref().map_err(String::as_str), label, "{target}");
         }
         assert!(choose("web", None, &labels).is_err());
+        for (label, container, others_there) in [
+            ("pod/default/web/nginx", None, Some("nginx, sidecar")),
+            ("pod/default/web/nginx", Some("nginx"), None),
+            ("node/node-1", None, None),
+        ] {
+            assert_eq!(others(label, container, &labels).as_deref(), others_there, "{label}");
+        }
     }
 }

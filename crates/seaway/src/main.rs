@@ -19,6 +19,7 @@ Examples:
   seaway lab exec default/client -- curl http://serve-svc
   seaway dns -conf Corefile --check              is this Corefile good?
 
+Exit codes: 0 done; 1 failed, the reason is on standard error; 2 wrong usage; a command's --help tells of more.
 Logs go to standard error; SEAWAY_LOG sets what is logged (info, debug, seaway_dns=trace, …)."
 )]
 struct Cli {

@@ -145,9 +145,11 @@ async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-/// An address at which nobody listens: a port that was just given back.
+/// An address at which nobody listens: a port that was just given back, at an address of loopback that no other test uses.
 fn nobody() -> SocketAddr {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let [a, b, c] = rand::random::<[u8; 3]>();
+    let own = Ipv4Addr::new(127, a | 1, b, c % 200 + 1);
+    std::net::UdpSocket::bind((own, 0)).unwrap().local_addr().unwrap()
 }
 
 const ERRORS: &str = "seaway_dns_upstream_errors_total";
