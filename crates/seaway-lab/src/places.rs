@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData};
 use seaway_net::sandbox;
+use seaway_observe::api::DnsRecord;
 
 use crate::addresses::CloudPlan;
 use crate::file::Internet;
+use crate::internet::Zone;
 use crate::state::LabState;
 
 /// A running lab.
@@ -72,4 +76,27 @@ impl Lab {
         let prefix = format!("pod/{namespace}/{name}/");
         self.places.iter().find(|place| place.label.starts_with(&prefix))
     }
+
+    /// What the internet's resolver answers: the RCODE's name and the records. `None`: it answers nothing to that.
+    pub fn answer_outside(&self, name: &str, record_type: &str) -> Option<(String, Vec<DnsRecord>)> {
+        let mut question = Message::query();
+        question.add_query(Query::query(Name::from_ascii(name).ok()?, record_type.parse().ok()?));
+        let answer = Zone::new(&self.internet).answer(&question)?;
+        let rcode = match answer.metadata.response_code {
+            ResponseCode::NoError => "NOERROR",
+            ResponseCode::NXDomain => "NXDOMAIN",
+            _ => "SERVFAIL",
+        };
+        let records = answer.answers.iter().map(|record| DnsRecord {
+            name: record.name.to_ascii().to_ascii_lowercase(),
+            kind: record.record_type().to_string(),
+            ttl: record.ttl,
+            data: text(&record.data),
+        });
+        Some((rcode.to_owned(), records.collect()))
+    }
+}
+
+fn text(data: &RData) -> String {
+    data.to_string().to_ascii_lowercase()
 }

@@ -49,6 +49,9 @@ pub struct Request {
     pub source_port: Option<u16>,
     /// How long each step may take, in milliseconds: at least 1, at most [`MAX_TIMEOUT_MS`].
     pub timeout_ms: u64,
+    /// How long the lookup of the name may take, in milliseconds; absent: as long as each other step.
+    #[serde(default)]
+    pub lookup_timeout_ms: Option<u64>,
 }
 
 /// To whom: a name or an address.

@@ -95,7 +95,8 @@ impl Probe {
         running: Option<Running>,
         request: &Request,
     ) -> Result<Self, ProbeError> {
-        let patience = Duration::from_millis(request.timeout_ms) + GRACE;
+        let patience =
+            Duration::from_millis(request.timeout_ms.max(request.lookup_timeout_ms.unwrap_or(0))) + GRACE;
         let mut probe =
             Self { running, input: input.into(), output: output.into(), read: Vec::new(), patience };
         let line =

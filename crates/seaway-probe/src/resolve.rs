@@ -7,7 +7,7 @@ use std::thread;
 use seaway_net::resolve::{SocketKind, getaddrinfo};
 
 use crate::api::{Libc, MAX_ADDRESSES, Protocol, Request, ResolveFailure};
-use crate::serve::{patience, timed_out};
+use crate::serve::{lookup_patience, timed_out};
 
 /// The addresses of `name`, with port 0.
 pub(crate) fn addresses(request: &Request, name: &str) -> Result<Vec<SocketAddr>, ResolveFailure> {
@@ -35,11 +35,12 @@ fn by_glibc(request: &Request, name: &str, kind: SocketKind) -> Result<Vec<Socke
         .name("getaddrinfo".to_owned())
         .spawn(resolver)
         .map_err(|error| failure("UNAVAILABLE", format!("cannot start a thread: {error}")))?;
-    match receiver.recv_timeout(patience(request)) {
+    match receiver.recv_timeout(lookup_patience(request)) {
         Ok(outcome) => outcome.map_err(|error| failure(error.name, error.text)),
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(failure("TIMEOUT", timed_out("answer from getaddrinfo", patience(request)).to_string()))
-        }
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(failure(
+            "TIMEOUT",
+            timed_out("answer from getaddrinfo", lookup_patience(request)).to_string(),
+        )),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             Err(failure("UNAVAILABLE", "getaddrinfo panicked".to_owned()))
         }

@@ -133,6 +133,11 @@ pub(crate) fn micros_since(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
+/// How long the lookup of the name may take.
+pub(crate) fn lookup_patience(request: &Request) -> Duration {
+    Duration::from_millis(request.lookup_timeout_ms.unwrap_or(request.timeout_ms))
+}
+
 /// How long a step of the request may take.
 pub(crate) fn patience(request: &Request) -> Duration {
     Duration::from_millis(request.timeout_ms)

@@ -20,32 +20,32 @@ Exit codes: 0 told (with --verify: all was as told), 1 something differs, 2 some
 cannot be answered.")]
 pub struct TraceArgs {
     /// Who calls
-    pub from: String,
+    pub(crate) from: String,
     /// What is called
-    pub to: String,
+    pub(crate) to: String,
     /// The lab
     #[arg(long, default_value = "default")]
-    pub name: String,
+    pub(crate) name: String,
     /// The protocol
     #[arg(long, value_enum, default_value_t)]
-    pub proto: Proto,
+    pub(crate) proto: Proto,
     /// Whose getaddrinfo the calling program uses
     #[arg(long, value_enum, default_value = "glibc")]
-    pub libc: LibcArg,
+    pub(crate) libc: LibcArg,
     /// Send the request from the caller's own network namespace and compare what is seen with what is told
     #[arg(long)]
-    pub verify: bool,
+    pub(crate) verify: bool,
     /// With --verify: the source port of the request, instead of one that the kernel chooses
     #[arg(long, value_name = "PORT")]
-    pub source_port: Option<u16>,
+    pub(crate) source_port: Option<u16>,
     /// The form of the answer
     #[arg(long, short, value_enum, default_value = "text")]
-    pub output: OutputArg,
+    pub(crate) output: OutputArg,
 }
 
 /// A C library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LibcArg {
+pub(crate) enum LibcArg {
     /// The GNU C library
     Glibc,
     /// musl, as in Alpine
@@ -54,7 +54,7 @@ pub enum LibcArg {
 
 /// A form of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OutputArg {
+pub(crate) enum OutputArg {
     /// For people
     Text,
     /// As docs/trace.schema.json describes it

@@ -9,7 +9,7 @@ use serde::Serialize;
 /// A protocol that can be traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Proto {
+pub(crate) enum Proto {
     /// A TCP connection, with an HTTP request where the target speaks HTTP.
     #[default]
     Tcp,
@@ -21,7 +21,7 @@ pub enum Proto {
 
 impl Proto {
     /// The number in the IP header (IANA Assigned Internet Protocol Numbers).
-    pub const fn number(self) -> u8 {
+    pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Icmp => 1,
             Self::Tcp => 6,
@@ -43,7 +43,7 @@ impl fmt::Display for Proto {
 /// What comes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It reaches its destination.
     Delivered,
     /// It reaches its destination, which serves others and answers this source with 403.
@@ -83,7 +83,7 @@ impl fmt::Display for Verdict {
 /// What a hop is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum HopKind {
+pub(crate) enum HopKind {
     /// `/etc/nsswitch.conf` and `/etc/hosts` are read.
     Hosts,
     /// `/etc/resolv.conf` is read.
@@ -111,7 +111,7 @@ pub enum HopKind {
 /// Whether what was observed is what was predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It is.
     Ok,
     /// It is not.
@@ -123,83 +123,83 @@ pub enum Outcome {
 /// The tunnel packet around a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct OuterHeader {
+pub(crate) struct OuterHeader {
     /// The sending node's address.
-    pub source: IpAddr,
+    pub(crate) source: IpAddr,
     /// The receiving node's address.
-    pub destination: IpAddr,
+    pub(crate) destination: IpAddr,
     /// The UDP port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The VXLAN network identifier.
-    pub vni: u32,
+    pub(crate) vni: u32,
 }
 
 /// A packet, or a question, before or after a hop. Sets are what a random choice may make of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct State {
+pub(crate) struct State {
     /// The transport protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Proto>,
+    pub(crate) protocol: Option<Proto>,
     /// Source addresses that it may have.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub source: BTreeSet<IpAddr>,
+    pub(crate) source: BTreeSet<IpAddr>,
     /// Destinations that it may have: `address:port`, or the address where there are no ports.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub destination: BTreeSet<String>,
+    pub(crate) destination: BTreeSet<String>,
     /// The tunnel packet around it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outer: Option<OuterHeader>,
+    pub(crate) outer: Option<OuterHeader>,
     /// The name that is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The RCODE of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rcode: Option<String>,
+    pub(crate) rcode: Option<String>,
     /// The addresses of the answer.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub addresses: BTreeSet<IpAddr>,
+    pub(crate) addresses: BTreeSet<IpAddr>,
 }
 
 /// A step of the way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Hop {
+pub(crate) struct Hop {
     /// What it is about.
-    pub kind: HopKind,
+    pub(crate) kind: HopKind,
     /// Where it happens: `pod/NAMESPACE/NAME`, `node/NAME`, `gateway`, `internet/HOST`.
     #[serde(rename = "where")]
-    pub place: String,
+    pub(crate) place: String,
     /// The object, file or rule responsible.
-    pub object: String,
+    pub(crate) object: String,
     /// What comes in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<State>,
+    pub(crate) before: Option<State>,
     /// What goes out; absent where it ends here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<State>,
+    pub(crate) after: Option<State>,
     /// What happens and why, in words.
-    pub note: String,
+    pub(crate) note: String,
     /// Only if one of these is chosen: what leads here is a random choice.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub when: BTreeSet<String>,
+    pub(crate) when: BTreeSet<String>,
     /// The request fails here.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub fault: bool,
+    pub(crate) fault: bool,
     /// What was seen, with `--verify`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub observed: Option<String>,
+    pub(crate) observed: Option<String>,
     /// Whether that is what was predicted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result: Option<Outcome>,
+    pub(crate) result: Option<Outcome>,
     /// What to look for.
     #[serde(skip)]
-    pub expect: Expect,
+    pub(crate) expect: Expect,
 }
 
 /// What an observer must see if the prediction is right. The hop's place says where.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Expect {
+pub(crate) enum Expect {
     /// Nothing to look for.
     #[default]
     Nothing,
@@ -277,50 +277,50 @@ pub enum Expect {
 
 /// What is expected of one name of the search list.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct DnsExpectation {
+pub(crate) struct DnsExpectation {
     /// The name, absolute.
-    pub name: String,
+    pub(crate) name: String,
     /// The server's address in resolv.conf.
-    pub server: Option<IpAddr>,
+    pub(crate) server: Option<IpAddr>,
     /// The servers that a Service hands the query to; empty: the query goes to `server` itself.
-    pub backends: BTreeSet<SocketAddr>,
+    pub(crate) backends: BTreeSet<SocketAddr>,
     /// RCODE and addresses of each type's answer; `None`: nobody knows before it is asked.
-    pub answers: Option<Vec<(String, String, BTreeSet<IpAddr>)>>,
+    pub(crate) answers: Option<Vec<(String, String, BTreeSet<IpAddr>)>>,
     /// No answer will come.
-    pub unanswered: bool,
+    pub(crate) unanswered: bool,
 }
 
 /// A whole trace.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Trace {
+pub(crate) struct Trace {
     /// Who calls.
-    pub from: String,
+    pub(crate) from: String,
     /// What is called, as it was asked for.
-    pub to: String,
+    pub(crate) to: String,
     /// The lab.
-    pub lab: String,
+    pub(crate) lab: String,
     /// The protocol.
-    pub protocol: Proto,
+    pub(crate) protocol: Proto,
     /// What comes of it.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// Why, in words.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Every address that the destination may see as the source.
-    pub source_seen_by_destination: BTreeSet<IpAddr>,
+    pub(crate) source_seen_by_destination: BTreeSet<IpAddr>,
     /// Where the knowledge ends: what happens to the source beyond this place is declared by nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unknown_beyond: Option<String>,
+    pub(crate) unknown_beyond: Option<String>,
     /// The hops, in order.
-    pub hops: Vec<Hop>,
+    pub(crate) hops: Vec<Hop>,
     /// With `--verify`: all hops were as predicted, some were not, or (null) that cannot be said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verified: Option<Verified>,
+    pub(crate) verified: Option<Verified>,
 }
 
 /// How a verification came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified(pub Outcome);
+pub(crate) struct Verified(pub Outcome);
 
 impl Serialize for Verified {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -334,7 +334,7 @@ impl Serialize for Verified {
 
 impl Hop {
     /// A hop without packets.
-    pub fn new(
+    pub(crate) fn new(
         kind: HopKind,
         place: impl Into<String>,
         object: impl Into<String>,
@@ -356,20 +356,24 @@ impl Hop {
     }
 
     /// With the packet before and after.
-    pub fn states(mut self, before: impl Into<Option<State>>, after: impl Into<Option<State>>) -> Self {
+    pub(crate) fn states(
+        mut self,
+        before: impl Into<Option<State>>,
+        after: impl Into<Option<State>>,
+    ) -> Self {
         self.before = before.into();
         self.after = after.into();
         self
     }
 
     /// With what an observer must see.
-    pub fn expect(mut self, expect: Expect) -> Self {
+    pub(crate) fn expect(mut self, expect: Expect) -> Self {
         self.expect = expect;
         self
     }
 
     /// The request fails here.
-    pub fn failing(mut self) -> Self {
+    pub(crate) fn failing(mut self) -> Self {
         self.fault = true;
         self
     }

@@ -10,6 +10,7 @@
 //! Kubernetes objects: those only say what is called what.
 
 mod args;
+mod ask;
 mod explain;
 mod gather;
 mod hop;
@@ -17,6 +18,7 @@ mod names;
 mod render;
 mod run;
 mod target;
+mod verify;
 mod world;
 
 pub use args::TraceArgs;

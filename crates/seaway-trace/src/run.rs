@@ -1,42 +1,76 @@
 //! Puts a trace together: read the question, gather, predict, tell.
 
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use seaway_dns::resolvconf::{Libc, ResolvConf};
 use seaway_lab::Lab;
 use seaway_model::Protocol;
 
-use crate::args::{OutputArg, TraceArgs};
+use crate::args::{LibcArg, OutputArg, TraceArgs};
+use crate::ask;
 use crate::explain::{Caller, Question, predict};
 use crate::gather::{Gathered, gather};
-use crate::hop::{Proto, Trace};
-use crate::names::Resolved;
+use crate::hop::{Outcome, Proto, Trace};
+use crate::names::{NameService, Resolved};
 use crate::render::{self, Paint};
 use crate::target::{self, Target, TargetHost};
+use crate::verify::{Request, verify};
 use crate::world::World;
+
+/// Exit code: something was seen that was not told.
+const DIFFERS: u8 = 1;
+/// Exit code: something could not be seen, or the question cannot be answered.
+const UNKNOWN: u8 = 2;
+/// Ports that are taken for HTTP where TO names no scheme.
+const HTTP_PORTS: [u16; 9] = [80, 3000, 5000, 8000, 8080, 8181, 8888, 9090, 9376];
 
 /// Traces.
 ///
 /// # Errors
 /// The question cannot be read, there is no such lab, caller or target, or the API server does not answer.
 pub fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
+    match start(&args) {
+        Ok(code) => Ok(code),
+        Err(error) => {
+            eprintln!("seaway trace: {error:#}");
+            Ok(ExitCode::from(UNKNOWN))
+        }
+    }
+}
+
+fn start(args: &TraceArgs) -> anyhow::Result<ExitCode> {
     let caller = target::caller(&args.from).context("FROM")?;
     let target = target::target(&args.to).context("TO")?;
     let lab = Lab::open(&args.name)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(trace(&args, caller, target, &lab))
+    runtime.block_on(trace(args, caller, target, &lab))
 }
 
 async fn trace(args: &TraceArgs, caller: Caller, target: Target, lab: &Lab) -> anyhow::Result<ExitCode> {
     let gathered = gather(lab).await?;
     check_caller(&caller, &gathered.world)?;
     let question = question(args, caller, &target, &gathered.world)?;
-    let resolved = resolve(&target, &gathered)?;
+    let resolved = resolve(lab, &target, &question.caller, &gathered, args.libc).await?;
     let prediction = predict(&gathered.world, &question, &resolved);
-    let trace = prediction.trace(&question);
+    if !args.verify {
+        print(&prediction.trace(&question), args.output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let told = prediction.trace(&question);
+    if std::io::stderr().is_terminal() {
+        eprintln!("predicted: {}: {}; sending the request …", told.verdict, told.reason);
+    }
+    let request = request(args, &target, &question, &resolved, &gathered.world);
+    let trace = verify(lab, &gathered.world, &question, &prediction, request).await?;
     print(&trace, args.output)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(match trace.verified.map(|verified| verified.0) {
+        Some(Outcome::Ok) => ExitCode::SUCCESS,
+        Some(Outcome::Differs) => ExitCode::from(DIFFERS),
+        Some(Outcome::Unknown) | None => ExitCode::from(UNKNOWN),
+    })
 }
 
 fn print(trace: &Trace, output: OutputArg) -> anyhow::Result<()> {
@@ -104,30 +138,107 @@ fn default_port(target: &Target, proto: Proto, world: &World) -> anyhow::Result<
     }
 }
 
+/// What the probe is to send.
+fn request(
+    args: &TraceArgs,
+    target: &Target,
+    question: &Question,
+    resolved: &Resolved,
+    world: &World,
+) -> Request {
+    let name = match &target.host {
+        TargetHost::Name(name) => Some(name.clone()),
+        _ => None,
+    };
+    let host = name.clone().map(|name| name.trim_end_matches('.').to_owned());
+    let host = host.or_else(|| resolved.addresses.first().map(ToString::to_string)).unwrap_or_default();
+    let is_http = question.proto == Proto::Tcp && speaks_http(target, question.port, world);
+    Request {
+        address: if name.is_some() { None } else { resolved.addresses.first().copied() },
+        name,
+        port: question.port,
+        proto: question.proto,
+        musl: args.libc == LibcArg::Musl,
+        http: is_http.then(|| (host, target.path.clone())),
+        token: uuid::Uuid::new_v4().simple().to_string(),
+        source_port: args.source_port,
+    }
+}
+
+fn speaks_http(target: &Target, port: u16, world: &World) -> bool {
+    let named = match &target.host {
+        TargetHost::Service(name) => {
+            let ports = world.services.get(name).map(|service| service.ports.as_slice()).unwrap_or_default();
+            ports.iter().any(|(_, its, name)| *its == port && name.contains("http"))
+        }
+        _ => false,
+    };
+    match target.scheme.as_deref() {
+        Some(scheme) => scheme == "http",
+        None => named || HTTP_PORTS.contains(&port),
+    }
+}
+
 /// The addresses that TO stands for.
-fn resolve(target: &Target, gathered: &Gathered) -> anyhow::Result<Resolved> {
+async fn resolve(
+    lab: &Lab,
+    target: &Target,
+    caller: &Caller,
+    gathered: &Gathered,
+    libc: LibcArg,
+) -> anyhow::Result<Resolved> {
     let world = &gathered.world;
-    match &target.host {
-        TargetHost::Address(address) => Ok(Resolved::literal(*address)),
+    let found = match &target.host {
+        TargetHost::Address(address) => Some(*address),
         TargetHost::Service(name) => {
             let service =
                 world.services.get(name).with_context(|| format!("TO: there is no Service {name}"))?;
-            let ip = service.cluster_ips.first();
-            let ip =
-                ip.with_context(|| format!("TO: Service {name} has no cluster IP: trace its name instead"))?;
-            Ok(Resolved::literal(*ip))
+            let ip = service.cluster_ips.first().copied();
+            Some(ip.with_context(|| format!("TO: Service {name} has no cluster IP: trace its name instead"))?)
         }
         TargetHost::Pod(name) => {
             let pod = world.pods.get(name).with_context(|| format!("TO: there is no running pod {name}"))?;
-            let ip = pod.addresses.first();
-            Ok(Resolved::literal(*ip.with_context(|| format!("TO: pod {name} has no address yet"))?))
+            Some(*pod.addresses.first().with_context(|| format!("TO: pod {name} has no address yet"))?)
         }
         TargetHost::Node(name) => {
             let node = world.nodes.get(name).with_context(|| format!("TO: there is no node {name}"))?;
-            Ok(Resolved::literal(
-                *node.addresses.first().with_context(|| format!("TO: node {name} has no address"))?,
-            ))
+            Some(*node.addresses.first().with_context(|| format!("TO: node {name} has no address"))?)
         }
-        TargetHost::Name(name) => bail!("TO: {name}: names are not followed yet"),
+        TargetHost::Name(_) => None,
+    };
+    match (found, &target.host) {
+        (Some(address), _) => Ok(Resolved::literal(address)),
+        (None, TargetHost::Name(name)) => by_name(lab, name, caller, gathered, libc).await,
+        (None, _) => Ok(Resolved::default()),
+    }
+}
+
+async fn by_name(
+    lab: &Lab,
+    name: &str,
+    caller: &Caller,
+    gathered: &Gathered,
+    libc: LibcArg,
+) -> anyhow::Result<Resolved> {
+    let files = ask::planned_files(lab, gathered, caller).map_err(anyhow::Error::msg)?;
+    let conf = ResolvConf::parse_host(&files.resolv_conf);
+    let libc = match libc {
+        LibcArg::Glibc => Libc::Glibc,
+        LibcArg::Musl => Libc::Musl,
+    };
+    let address = own_address(caller, &gathered.world).context("FROM: it has no address")?;
+    let answers = ask::ask(lab, &gathered.world, address, name, &conf, libc).await;
+    let service = NameService { world: &gathered.world, caller, libc, files: &files, answers: &answers };
+    Ok(service.resolve(name))
+}
+
+fn own_address(caller: &Caller, world: &World) -> Option<IpAddr> {
+    match caller {
+        Caller::Pod(name) => world.pods.get(name)?.addresses.first().copied(),
+        Caller::Node(name) => world.nodes.get(name)?.addresses.first().copied(),
+        Caller::Host(name) => {
+            let host = world.hosts.iter().find(|host| host.name == *name)?;
+            host.addresses.first().copied().map(IpAddr::V4)
+        }
     }
 }

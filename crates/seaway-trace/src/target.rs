@@ -8,22 +8,22 @@ use crate::explain::Caller;
 
 /// What is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// As it was written.
-    pub text: String,
+    pub(crate) text: String,
     /// Whom.
-    pub host: TargetHost,
+    pub(crate) host: TargetHost,
     /// The port, if it was written.
-    pub port: Option<u16>,
+    pub(crate) port: Option<u16>,
     /// The scheme, if it was written: `http`, `https`, `tcp`, `udp`.
-    pub scheme: Option<String>,
+    pub(crate) scheme: Option<String>,
     /// The path of a URL.
-    pub path: String,
+    pub(crate) path: String,
 }
 
 /// Whom a target means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetHost {
+pub(crate) enum TargetHost {
     /// An address.
     Address(IpAddr),
     /// A name, to be looked up as the caller would.
@@ -39,7 +39,7 @@ pub enum TargetHost {
 /// What is wrong with FROM or TO.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?}: {problem}")]
-pub struct TargetError {
+pub(crate) struct TargetError {
     text: String,
     problem: String,
 }
@@ -54,7 +54,7 @@ impl TargetError {
 ///
 /// # Errors
 /// It is none of the forms that are accepted.
-pub fn caller(text: &str) -> Result<Caller, TargetError> {
+pub(crate) fn caller(text: &str) -> Result<Caller, TargetError> {
     let parts: Vec<&str> = text.split('/').collect();
     match parts.as_slice() {
         ["node", name] if !name.is_empty() => Ok(Caller::Node((*name).to_owned())),
@@ -70,7 +70,7 @@ pub fn caller(text: &str) -> Result<Caller, TargetError> {
 ///
 /// # Errors
 /// What cannot be read, and the forms that are accepted.
-pub fn target(text: &str) -> Result<Target, TargetError> {
+pub(crate) fn target(text: &str) -> Result<Target, TargetError> {
     let fail = |problem: &str| TargetError::new(text, problem);
     let object = |rest: &str, kind: &str| -> Result<(ObjectName, Option<u16>), TargetError> {
         let (name, port) =

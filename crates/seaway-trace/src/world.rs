@@ -3,85 +3,85 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use seaway_lab::CloudPlan;
 use seaway_model::{NodePlan, ObjectName, OverlayPlan, Protocol};
 
 /// The cluster and what is around it, as the places themselves say it.
 #[derive(Clone, Debug, Default)]
-pub struct World {
+pub(crate) struct World {
     /// Nodes by name.
-    pub nodes: BTreeMap<String, NodeFacts>,
+    pub(crate) nodes: BTreeMap<String, NodeFacts>,
     /// Pods by name.
-    pub pods: BTreeMap<ObjectName, PodFacts>,
+    pub(crate) pods: BTreeMap<ObjectName, PodFacts>,
     /// Services by name.
-    pub services: BTreeMap<ObjectName, ServiceFacts>,
+    pub(crate) services: BTreeMap<ObjectName, ServiceFacts>,
     /// The cloud that the nodes are in, where it is declared.
-    pub cloud: Option<CloudPlan>,
+    pub(crate) cloud: Option<CloudPlan>,
     /// Hosts outside, where they are declared.
-    pub hosts: Vec<HostFacts>,
+    pub(crate) hosts: Vec<HostFacts>,
 }
 
 /// A node.
 #[derive(Clone, Debug)]
-pub struct NodeFacts {
+pub(crate) struct NodeFacts {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its own addresses, the one that others reach first.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// What its agent applies, or why the agent could not be asked.
-    pub plan: Result<AppliedFacts, String>,
+    pub(crate) plan: Result<AppliedFacts, String>,
 }
 
 /// A node's applied plan.
 #[derive(Clone, Debug, Default)]
-pub struct AppliedFacts {
+pub(crate) struct AppliedFacts {
     /// Services and masquerade.
-    pub node: NodePlan,
+    pub(crate) node: NodePlan,
     /// The network between nodes, where it is the agent's.
-    pub overlay: Option<OverlayPlan>,
+    pub(crate) overlay: Option<OverlayPlan>,
 }
 
 /// A pod.
 #[derive(Clone, Debug, Default)]
-pub struct PodFacts {
+pub(crate) struct PodFacts {
     /// Its node.
-    pub node: String,
+    pub(crate) node: String,
     /// Its addresses.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// It has its node's network.
-    pub host_network: bool,
+    pub(crate) host_network: bool,
     /// It is ready.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// The ports that its containers declare.
-    pub ports: Vec<(Protocol, u16)>,
+    pub(crate) ports: Vec<(Protocol, u16)>,
 }
 
 /// A Service.
 #[derive(Clone, Debug, Default)]
-pub struct ServiceFacts {
+pub(crate) struct ServiceFacts {
     /// Its cluster IPs; none: headless or ExternalName.
-    pub cluster_ips: Vec<IpAddr>,
+    pub(crate) cluster_ips: Vec<IpAddr>,
     /// Protocol, port and name of its ports.
-    pub ports: Vec<(Protocol, u16, String)>,
+    pub(crate) ports: Vec<(Protocol, u16, String)>,
 }
 
 /// A host outside the cluster.
 #[derive(Clone, Debug, Default)]
-pub struct HostFacts {
+pub(crate) struct HostFacts {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its addresses.
-    pub addresses: Vec<Ipv4Addr>,
+    pub(crate) addresses: Vec<Ipv4Addr>,
     /// Sources that it serves, where it does not serve all.
-    pub allow: Option<Vec<Ipv4Net>>,
+    pub(crate) allow: Option<Vec<Ipv4Net>>,
     /// It is a name server.
-    pub resolver: bool,
+    pub(crate) resolver: bool,
 }
 
 /// What an address belongs to.
 #[derive(Clone, Copy, Debug)]
-pub enum Owner<'a> {
+pub(crate) enum Owner<'a> {
     /// A pod with a network of its own.
     Pod(&'a ObjectName, &'a PodFacts),
     /// A node; pods in its network too.
@@ -98,7 +98,7 @@ pub enum Owner<'a> {
 
 impl World {
     /// What `address` belongs to.
-    pub fn owner(&self, address: IpAddr) -> Owner<'_> {
+    pub(crate) fn owner(&self, address: IpAddr) -> Owner<'_> {
         let pod = |(_, pod): &(&ObjectName, &PodFacts)| !pod.host_network && pod.addresses.contains(&address);
         if let Some((name, pod)) = self.pods.iter().find(pod) {
             return Owner::Pod(name, pod);
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// How people call what has `address`, or the address.
-    pub fn name_of(&self, address: IpAddr) -> String {
+    pub(crate) fn name_of(&self, address: IpAddr) -> String {
         match self.owner(address) {
             Owner::Pod(name, _) => format!("pod {name}"),
             Owner::Node(node) => node.name.clone(),
@@ -132,7 +132,7 @@ impl World {
 
 impl NodeFacts {
     /// `address` is one of the node's own: on its link or on its tunnel device.
-    pub fn has(&self, address: IpAddr) -> bool {
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
             || self
                 .overlay()
@@ -140,17 +140,12 @@ impl NodeFacts {
     }
 
     /// The network between nodes.
-    pub fn overlay(&self) -> Option<&OverlayPlan> {
+    pub(crate) fn overlay(&self) -> Option<&OverlayPlan> {
         self.plan.as_ref().ok()?.overlay.as_ref()
     }
 
     /// Its address of the family of `other`.
-    pub fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| address.is_ipv4() == other.is_ipv4())
-    }
-
-    /// `address` is in the node's part of the pod network.
-    pub fn has_pod_network(&self, address: IpAddr) -> bool {
-        self.overlay().is_some_and(|overlay| overlay.subnets.iter().any(|net: &IpNet| net.contains(&address)))
     }
 }

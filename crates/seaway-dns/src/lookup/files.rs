@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 /// What `/etc/hosts` says (hosts(5)): lines of an address and its names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostsFile {
-    lines: Vec<HostsLine>,
+    /// The lines that say anything, in order.
+    pub lines: Vec<HostsLine>,
 }
 
 /// A line of `/etc/hosts`.

@@ -12,7 +12,7 @@ use crate::world::{AppliedFacts, HostFacts, NodeFacts, Owner, PodFacts, World};
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// A pod.
     Pod(ObjectName),
     /// A node.
@@ -23,7 +23,7 @@ pub enum Caller {
 
 impl Caller {
     /// Where it is, as hops call it.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match self {
             Self::Pod(name) => format!("pod/{name}"),
             Self::Node(name) => format!("node/{name}"),
@@ -550,11 +550,11 @@ impl<'a> Walk<'a> {
         let Some(node) = self.world.nodes.get(name) else {
             return self.end_unknown(name, "nothing is known of the node", packet.sources);
         };
-        self.enter_node(node, packet, tunnel.is_none())
+        self.enter_node(node, packet)
     }
 
     /// A packet from another node, or from outside: straight on to a pod or to the node itself.
-    fn enter_node(mut self, node: &NodeFacts, packet: Packet, show_link: bool) -> Vec<Way> {
+    fn enter_node(mut self, node: &NodeFacts, packet: Packet) -> Vec<Way> {
         let place = format!("node/{}", node.name);
         let next = self.next(node, packet.destination);
         let link = underlay(node);
@@ -569,7 +569,6 @@ impl<'a> Walk<'a> {
                         .expect(Expect::ToPod),
                 );
                 self.push_policy(&place, &packet);
-                let _ = show_link;
                 self.arrive_at_pod(name, pod, packet)
             }
             _ => {

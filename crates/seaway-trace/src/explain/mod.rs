@@ -7,8 +7,8 @@ mod way;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-pub use flow::Caller;
-pub(crate) use flow::socket;
+pub(crate) use flow::Caller;
+pub(crate) use flow::ways;
 pub(crate) use way::{Choice, Way};
 
 use crate::hop::{Hop, HopKind, Proto, Trace, Verdict};
@@ -17,17 +17,17 @@ use crate::world::World;
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub(crate) struct Question {
     /// The lab.
-    pub lab: String,
+    pub(crate) lab: String,
     /// Who calls.
-    pub caller: Caller,
+    pub(crate) caller: Caller,
     /// What was written as TO.
-    pub to: String,
+    pub(crate) to: String,
     /// The protocol.
-    pub proto: Proto,
+    pub(crate) proto: Proto,
     /// The port that is called; 0 where there are no ports.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// The prediction.

@@ -1,0 +1,158 @@
+//! What was seen of a request. Plain data, and questions about it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use seaway_observe::api::{Connection, IpPacket, Link, Packet, RouteAnswer, RuleHit, Tuple};
+
+use crate::hop::Proto;
+
+/// Everything that was seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Evidence {
+    /// What the places saw of the request, by their names.
+    pub(crate) places: BTreeMap<String, Seen>,
+    /// What the calling program met.
+    pub(crate) program: Program,
+    /// `/etc/hosts`, `/etc/nsswitch.conf` and `/etc/resolv.conf` of the caller.
+    pub(crate) files: Result<Files, String>,
+    /// DNS messages on the caller's link.
+    pub(crate) dns: Vec<Packet>,
+}
+
+/// Files of name service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    pub(crate) hosts: String,
+    pub(crate) nsswitch: String,
+    pub(crate) resolv_conf: String,
+}
+
+/// What the calling program met.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Program {
+    /// The addresses that getaddrinfo gave.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// getaddrinfo's error.
+    pub(crate) lookup_error: Option<String>,
+    /// The socket's own address, and whom it called.
+    pub(crate) socket: Option<(SocketAddr, SocketAddr)>,
+    /// The connection was made, or the datagram answered.
+    pub(crate) connected: bool,
+    /// HTTP's status.
+    pub(crate) status: Option<u16>,
+    /// What came back, as text.
+    pub(crate) body: Option<String>,
+    /// What failed: at which stage, the error's name and text.
+    pub(crate) failure: Option<(String, String)>,
+}
+
+/// What a place saw of the request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Why the place could not be asked.
+    pub(crate) blind: Option<String>,
+    /// Packets of the connection, both directions, in order.
+    pub(crate) packets: Vec<Packet>,
+    /// Some packets or rules were lost: what is missing may be among them.
+    pub(crate) lost: bool,
+    /// As the request came here.
+    pub(crate) tuple: Option<Tuple>,
+    /// conntrack's entry.
+    pub(crate) connection: Option<Connection>,
+    /// Rules that its first packet met.
+    pub(crate) rules: Vec<RuleHit>,
+    /// The place's links.
+    pub(crate) links: Vec<Link>,
+    /// What the kernel would do with the packet, where it went no further.
+    pub(crate) route: Option<RouteAnswer>,
+    /// By which link an answer would leave, where the packet went no further.
+    pub(crate) way_back: Option<RouteAnswer>,
+    /// Where the kernel differs from the plan: part, and how.
+    pub(crate) differences: Vec<(String, String)>,
+}
+
+impl Seen {
+    /// Source addresses and ports that the request has here, before and after translation.
+    fn senders(&self) -> Vec<(IpAddr, u16)> {
+        let after = self.connection.as_ref().map(|it| (it.reply.destination, it.reply.destination_port));
+        self.tuple.map(|it| (it.source, it.source_port)).into_iter().chain(after).collect()
+    }
+
+    /// The packet is of the request, not of its answer.
+    pub(crate) fn is_forward(&self, packet: &IpPacket) -> bool {
+        if let Some(tcp) = &packet.tcp
+            && tcp.syn
+        {
+            return !tcp.ack;
+        }
+        match &packet.icmp {
+            Some(icmp) => icmp.about.is_none() && matches!(icmp.kind, ECHO_REQUEST | ECHO_REQUEST_V6),
+            None => self
+                .senders()
+                .iter()
+                .any(|(ip, port)| packet.source == Some(*ip) && packet.source_port == Some(*port)),
+        }
+    }
+
+    /// Packets of the request.
+    pub(crate) fn forward(&self) -> impl Iterator<Item = &Packet> {
+        self.packets.iter().filter(|packet| self.is_forward(&packet.ip))
+    }
+
+    /// Packets of the answer.
+    pub(crate) fn backward(&self) -> impl Iterator<Item = &Packet> {
+        self.packets.iter().filter(|packet| !self.is_forward(&packet.ip))
+    }
+
+    /// The first packet of the request that came in.
+    pub(crate) fn came_in(&self) -> Option<&Packet> {
+        self.forward().find(|packet| !packet.out)
+    }
+
+    /// The rule that dropped the request's first packet.
+    pub(crate) fn dropped_by(&self) -> Option<&RuleHit> {
+        self.rules.iter().find(|hit| hit.verdict == "drop" || hit.verdict.starts_with("reject"))
+    }
+}
+
+/// ICMP echo request (RFC 792) and ICMPv6's (RFC 4443, section 4.1).
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+
+/// A rule in words.
+pub(crate) fn rule_text(hit: &RuleHit) -> String {
+    let handle = hit.handle.map(|handle| format!(" handle {handle}")).unwrap_or_default();
+    let comment = hit.comment.as_ref().map(|comment| format!(" “{comment}”")).unwrap_or_default();
+    format!("table {}, chain {}{handle}{comment}: {}", hit.table, hit.chain, hit.verdict)
+}
+
+/// Where translation sends the request on to.
+pub(crate) fn translated_to(connection: &Connection) -> SocketAddr {
+    SocketAddr::new(connection.reply.source, connection.reply.source_port)
+}
+
+/// The tuple of a request, as conntrack has it.
+pub(crate) fn tuple(proto: Proto, source: SocketAddr, destination: SocketAddr) -> Tuple {
+    Tuple {
+        protocol: match proto {
+            Proto::Icmp if source.is_ipv6() => 58,
+            other => other.number(),
+        },
+        source: source.ip(),
+        source_port: source.port(),
+        destination: destination.ip(),
+        destination_port: if proto == Proto::Icmp { 0 } else { destination.port() },
+    }
+}
+
+/// The request as it leaves a place where conntrack has `connection` of it.
+pub(crate) fn onward(connection: &Connection) -> Tuple {
+    Tuple {
+        protocol: connection.original.protocol,
+        source: connection.reply.destination,
+        source_port: connection.reply.destination_port,
+        destination: connection.reply.source,
+        destination_port: connection.reply.source_port,
+    }
+}

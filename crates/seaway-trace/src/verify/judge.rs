@@ -1,0 +1,454 @@
+//! Compares a hop with what was seen. Pure.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use seaway_observe::api::Packet;
+
+use super::evidence::{Evidence, Seen, rule_text, translated_to};
+use crate::hop::{Expect, Hop, HopKind, Outcome, OuterHeader, Verdict, Verified};
+
+/// A hop's result and what was seen.
+type Finding = (Outcome, String);
+
+fn ok(text: impl Into<String>) -> Finding {
+    (Outcome::Ok, text.into())
+}
+
+fn differs(text: impl Into<String>) -> Finding {
+    (Outcome::Differs, text.into())
+}
+
+fn unknown(text: impl Into<String>) -> Finding {
+    (Outcome::Unknown, text.into())
+}
+
+/// Judges the hops of one way; `caller_node` is where the caller's packets are first seen. A hop behind the first one that
+/// differs is never worse than unknown: nothing of the request can have come there as it was told.
+pub(crate) fn judge(hops: &mut [Hop], evidence: &Evidence, caller_node: &str) -> Verified {
+    let mut failed = false;
+    for hop in hops.iter_mut() {
+        let (mut outcome, mut text) = look(hop, evidence, caller_node);
+        let differences = planned_otherwise(hop, evidence);
+        if !differences.is_empty() {
+            outcome = Outcome::Differs;
+            text = format!("{text}; the kernel is not as planned: {}", differences.join("; "));
+        } else if failed && outcome == Outcome::Differs {
+            outcome = Outcome::Unknown;
+        }
+        failed |= outcome == Outcome::Differs;
+        hop.result = Some(outcome);
+        hop.observed = Some(text);
+    }
+    let has = |outcome| hops.iter().any(|hop| hop.result == Some(outcome));
+    Verified(match (has(Outcome::Differs), has(Outcome::Unknown)) {
+        (true, _) => Outcome::Differs,
+        (false, true) => Outcome::Unknown,
+        (false, false) => Outcome::Ok,
+    })
+}
+
+/// Where the kernel differs from the plan in what this hop is about.
+fn planned_otherwise(hop: &Hop, evidence: &Evidence) -> Vec<String> {
+    let part = match hop.kind {
+        HopKind::Service => "services",
+        HopKind::Snat => "egress",
+        HopKind::Route => "overlay",
+        _ => return Vec::new(),
+    };
+    let seen = evidence.places.get(&hop.place);
+    let all = seen.iter().flat_map(|seen| &seen.differences);
+    all.filter(|(its, _)| its == part).map(|(_, text)| text.clone()).collect()
+}
+
+fn look(hop: &Hop, evidence: &Evidence, caller_node: &str) -> Finding {
+    let at = match (hop.kind, &hop.expect) {
+        // A pod's own link is seen from its node.
+        (HopKind::Route, Expect::Enter) => caller_node,
+        _ => hop.place.as_str(),
+    };
+    let nothing = Seen { blind: Some("no observer there".to_owned()), ..Seen::default() };
+    let seen = evidence.places.get(at).unwrap_or(&nothing);
+    match &hop.expect {
+        Expect::Nothing => ok("nothing to be seen here"),
+        Expect::Unseen => unknown("cannot be seen from here"),
+        Expect::Hosts { .. } | Expect::ResolvConf { .. } | Expect::Dns(_) => {
+            super::names::look(hop, evidence)
+        }
+        Expect::Return => way_back(evidence, caller_node),
+        Expect::Arrive { sources, answer } => arrival(hop, evidence, sources, *answer),
+        Expect::Reject => rejected(evidence),
+        _ if seen.blind.is_some() => unknown(seen.blind.clone().unwrap_or_default()),
+        Expect::Enter => entered(evidence, seen),
+        Expect::Translate { backends } => translated(evidence, seen, backends),
+        Expect::Pass => passed(seen),
+        Expect::ToPod => {
+            left(evidence, seen, "a pod's link", None, |packet| packet.link.starts_with(POD_LINK))
+        }
+        Expect::Tunnel { device, link, outer, mtu } => tunnelled(evidence, seen, device, link, outer, *mtu),
+        Expect::Link { link, mtu } => {
+            let by = |packet: &&Packet| packet.link == *link && packet.outer.is_none();
+            left(evidence, seen, link, mtu.map(|mtu| (link.as_str(), mtu)), |packet| by(&packet))
+        }
+        Expect::Local => stayed(evidence, seen),
+        Expect::FromNetwork { link } => {
+            match seen.forward().find(|packet| !packet.out && packet.link == *link) {
+                Some(packet) => ok(format!("came out of {} as {}", packet.link, addresses(packet))),
+                None => missing(seen, "never came out of the tunnel"),
+            }
+        }
+        Expect::Source { addresses } => source(hop, seen, addresses),
+        Expect::Drop => match (seen.dropped_by(), seen.came_in()) {
+            (Some(hit), _) => ok(format!("dropped by {}", rule_text(hit))),
+            (None, Some(_)) if !seen.forward().any(|packet| packet.out) => ok("came in and went no further"),
+            (None, Some(_)) => differs("it was let through"),
+            (None, None) => missing(seen, "never came here"),
+        },
+        Expect::NoRoute => {
+            match seen.forward().find(|packet| packet.out && !packet.link.starts_with(POD_LINK)) {
+                Some(packet) if evidence.program.connected => differs(format!("left by {}", packet.link)),
+                _ => ok(failure_text(evidence).unwrap_or_else(|| "went no further".to_owned())),
+            }
+        }
+    }
+}
+
+/// How pods' links on nodes are called (ARCHITECTURE.md, registry).
+const POD_LINK: &str = "sw";
+
+fn addresses(packet: &Packet) -> String {
+    let socket = |ip: Option<IpAddr>, port: Option<u16>| match (ip, port) {
+        (Some(ip), Some(port)) => SocketAddr::new(ip, port).to_string(),
+        (Some(ip), None) => ip.to_string(),
+        (None, _) => "?".to_owned(),
+    };
+    let ip = &packet.ip;
+    format!("{} → {}", socket(ip.source, ip.source_port), socket(ip.destination, ip.destination_port))
+}
+
+/// Nothing was seen: of the hop's own fault, or of an earlier one's, or because something is lost.
+fn missing(seen: &Seen, what: &str) -> Finding {
+    if seen.lost { unknown(format!("{what}, but the observer lost packets")) } else { differs(what) }
+}
+
+fn failure_text(evidence: &Evidence) -> Option<String> {
+    evidence.program.failure.as_ref().map(|(stage, error)| format!("the program: {stage}: {error}"))
+}
+
+fn entered(evidence: &Evidence, seen: &Seen) -> Finding {
+    if let Some(packet) = seen.came_in() {
+        return ok(format!("came in by {} as {}", packet.link, addresses(packet)));
+    }
+    match failure_text(evidence) {
+        Some(text) if !seen.lost => differs(format!("never left the pod; {text}")),
+        _ => missing(seen, "never left the pod"),
+    }
+}
+
+fn translated(evidence: &Evidence, seen: &Seen, backends: &BTreeSet<SocketAddr>) -> Finding {
+    let Some(connection) = &seen.connection else {
+        return untracked(evidence, seen);
+    };
+    let to = translated_to(connection);
+    let called = SocketAddr::new(connection.original.destination, connection.original.destination_port);
+    let same = to.ip() == called.ip()
+        && (to.port() == called.port()
+            || connection.original.protocol != 6 && connection.original.protocol != 17);
+    match (backends.is_empty(), same) {
+        (true, true) => ok("conntrack: the destination is not translated"),
+        (true, false) => {
+            differs(format!("conntrack: {called} was translated to {to}{}", foreign_rules(seen)))
+        }
+        (false, true) => differs(format!("conntrack: {called} was not translated")),
+        (false, false) if backends.contains(&to) => ok(format!("conntrack: {called} → {to}")),
+        (false, false) => differs(format!(
+            "conntrack: {called} → {to}, which is none of the planned endpoints{}",
+            foreign_rules(seen)
+        )),
+    }
+}
+
+/// Rules of tables that are not ours which the packet met.
+fn foreign_rules(seen: &Seen) -> String {
+    let foreign = seen.rules.iter().filter(|hit| {
+        hit.handle.is_some() && !hit.table.ends_with(" seaway") && !hit.table.contains("seaway-")
+    });
+    let texts: Vec<String> = foreign.map(rule_text).collect();
+    if texts.is_empty() { String::new() } else { format!(" (met {})", texts.join("; ")) }
+}
+
+/// There is no connection where one should be.
+fn untracked(evidence: &Evidence, seen: &Seen) -> Finding {
+    if let Some(hit) = seen.dropped_by() {
+        return differs(format!("dropped by {}", rule_text(hit)));
+    }
+    match (seen.came_in().is_some() || seen.forward().next().is_some(), failure_text(evidence)) {
+        (true, _) => {
+            missing(seen, &format!("the packet came, but no connection was made of it{}", stuck(seen)))
+        }
+        (false, Some(text)) if !seen.lost => unknown(format!("never came here; {text}")),
+        (false, _) => unknown("never came here"),
+    }
+}
+
+fn passed(seen: &Seen) -> Finding {
+    match seen.dropped_by() {
+        Some(hit) => differs(format!("dropped by {}", rule_text(hit))),
+        None if seen.forward().any(|packet| packet.out) || seen.connection.is_some() => {
+            ok("no rule dropped it")
+        }
+        None => unknown("it did not come this far"),
+    }
+}
+
+/// The packet left by the right link.
+fn left(
+    evidence: &Evidence,
+    seen: &Seen,
+    name: &str,
+    mtu: Option<(&str, u32)>,
+    by: impl Fn(&Packet) -> bool,
+) -> Finding {
+    if let Some((link, planned)) = mtu
+        && let Some(found) = seen.links.iter().find(|it| it.name == link)
+        && found.mtu != planned
+    {
+        return differs(format!("the MTU of {link} is {}, planned is {planned}", found.mtu));
+    }
+    let out: Vec<&Packet> = seen.forward().filter(|packet| packet.out).collect();
+    if let Some(packet) = out.iter().find(|packet| by(packet)) {
+        return ok(format!("left by {} as {}", packet.link, addresses(packet)));
+    }
+    if let Some(packet) = out.first() {
+        return differs(format!("left by {} as {}, not by {name}", packet.link, addresses(packet)));
+    }
+    went_no_further(evidence, seen)
+}
+
+fn went_no_further(evidence: &Evidence, seen: &Seen) -> Finding {
+    if let Some(hit) = seen.dropped_by() {
+        // The packet filter's hop says so.
+        return unknown(format!("did not leave: {}", rule_text(hit)));
+    }
+    if seen.came_in().is_none() && seen.connection.is_none() {
+        return match failure_text(evidence) {
+            Some(text) if !seen.lost => differs(format!("never sent; {text}{}", stuck(seen))),
+            _ => missing(seen, "never came here"),
+        };
+    }
+    missing(seen, &format!("came here and went no further{}", stuck(seen)))
+}
+
+/// Why the kernel may have kept the packet.
+fn stuck(seen: &Seen) -> String {
+    if let Some(route) = &seen.route
+        && route.kind != "unicast"
+        && route.kind != "local"
+    {
+        return format!(": the kernel's route for it is {} {}", route.kind, route.network);
+    }
+    let came = seen.came_in().map(|packet| packet.link.clone());
+    let link = came.as_ref().and_then(|name| seen.links.iter().find(|link| link.name == *name));
+    if let (Some(link), Some(back)) = (link, &seen.way_back)
+        && link.rp_filter == 1
+        && back.oif.as_ref() != Some(&link.name)
+    {
+        return format!(
+            ": rp_filter is strict on {}, and an answer would leave by {}",
+            link.name,
+            back.oif.as_deref().unwrap_or("no link")
+        );
+    }
+    String::new()
+}
+
+fn tunnelled(
+    evidence: &Evidence,
+    seen: &Seen,
+    device: &str,
+    link: &str,
+    outer: &OuterHeader,
+    mtu: u32,
+) -> Finding {
+    let (outcome, text) = left(evidence, seen, device, Some((device, mtu)), |packet| packet.link == device);
+    if outcome != Outcome::Ok {
+        return (outcome, text);
+    }
+    let tunnel = seen.forward().find(|packet| packet.out && packet.link == link && packet.outer.is_some());
+    let Some(found) = tunnel.and_then(|packet| packet.outer.as_ref()) else {
+        return missing(
+            seen,
+            &format!(
+                "{text}, but no tunnel packet left by {link}: the forwarding entry or the neighbour for {} is missing",
+                outer.destination
+            ),
+        );
+    };
+    let ends = (found.source, found.destination, found.port, found.vni);
+    let outer_text = format!(
+        "{} → {} UDP {} VXLAN {}",
+        show(found.source),
+        show(found.destination),
+        found.port,
+        found.vni
+    );
+    if ends == (Some(outer.source), Some(outer.destination), outer.port, outer.vni) {
+        ok(format!("{text}; on {link} inside {outer_text}"))
+    } else {
+        differs(format!("{text}; on {link} inside {outer_text}"))
+    }
+}
+
+fn show(ip: Option<IpAddr>) -> String {
+    ip.map_or("?".to_owned(), |ip| ip.to_string())
+}
+
+fn stayed(evidence: &Evidence, seen: &Seen) -> Finding {
+    match seen.forward().find(|packet| packet.out && packet.link != "lo") {
+        Some(packet) => differs(format!("left by {}", packet.link)),
+        None if seen.came_in().is_some() || seen.connection.is_some() || evidence.program.connected => {
+            ok("did not leave the node")
+        }
+        None => unknown("not seen"),
+    }
+}
+
+fn source(hop: &Hop, seen: &Seen, planned: &BTreeSet<IpAddr>) -> Finding {
+    let Some(connection) = &seen.connection else {
+        if let Some(hit) = seen.dropped_by() {
+            return differs(format!("dropped by {}", rule_text(hit)));
+        }
+        let came = seen.came_in().is_some();
+        return if came {
+            missing(seen, &format!("came here and went no further{}", stuck(seen)))
+        } else {
+            unknown("never came here")
+        };
+    };
+    let (was, now) = (connection.original.source, connection.reply.destination);
+    let port = connection.reply.destination_port;
+    let unchanged = hop.before.as_ref().is_some_and(|before| before.source.contains(&now));
+    match (planned.is_empty(), unchanged || now == was) {
+        (true, true) => ok(format!("conntrack: the source stays {was}")),
+        (true, false) => differs(format!("conntrack: the source {was} became {now}{}", foreign_rules(seen))),
+        (false, _) if planned.contains(&now) => {
+            ok(format!("conntrack: source {was}:{} → {now}:{port}", connection.original.source_port))
+        }
+        (false, true) => differs(format!("conntrack: the source stays {was}")),
+        (false, false) => differs(format!("conntrack: the source {was} became {now}{}", foreign_rules(seen))),
+    }
+}
+
+fn rejected(evidence: &Evidence) -> Finding {
+    match &evidence.program.failure {
+        Some((stage, error)) => ok(format!("the program: {stage}: {error}")),
+        None => differs("it was not rejected: the program got its answer"),
+    }
+}
+
+/// Whether it got there, from whom, and what the destination did.
+fn arrival(hop: &Hop, evidence: &Evidence, sources: &BTreeSet<IpAddr>, answer: Option<Verdict>) -> Finding {
+    let place = evidence.places.values().find_map(|seen| arrived_at(hop, seen));
+    let here = evidence.places.get(&hop.place);
+    let program = &evidence.program;
+    let Some((seen, packet)) = place.or_else(|| here.and_then(|seen| Some((seen, seen.came_in()?)))) else {
+        let blind = here.is_none_or(|seen| seen.blind.is_some()) && program.connected;
+        return match (blind || local(hop), program.connected) {
+            (true, true) => ok("the program was answered"),
+            _ => unknown("never seen there"),
+        };
+    };
+    let from = packet.ip.source;
+    if !from.is_some_and(|ip| sources.contains(&ip)) {
+        return differs(format!("came from {}", show(from)));
+    }
+    let came = format!("came from {}", show(from));
+    let reset = seen
+        .backward()
+        .any(|packet| packet.ip.tcp.as_ref().is_some_and(|tcp| tcp.rst && tcp.ack && !program.connected));
+    match answer {
+        Some(Verdict::Refused) => match (&program.failure, program.connected) {
+            (Some((_, error)), false) => ok(format!("{came}; {error}")),
+            _ => differs(format!("{came}, and was served")),
+        },
+        Some(Verdict::Forbidden) => match program.status {
+            Some(403) => ok(format!("{came}; HTTP 403")),
+            status => {
+                differs(format!("{came}; HTTP {}", status.map_or("no answer".to_owned(), |s| s.to_string())))
+            }
+        },
+        Some(_) if program.connected => served(program, &came, from, hop),
+        Some(_) if reset => differs(format!("{came}, and was reset: nothing listens there")),
+        Some(_) => {
+            let failure = failure_text(evidence).unwrap_or_default();
+            if seen.backward().next().is_some() {
+                // The answer was lost later.
+                ok(format!("{came}, and was answered"))
+            } else {
+                differs(format!("{came}, and was not answered; {failure}"))
+            }
+        }
+        None => ok(format!("{came}; {}", failure_text(evidence).unwrap_or_else(|| "answered".to_owned()))),
+    }
+}
+
+fn served(program: &super::evidence::Program, came: &str, from: Option<IpAddr>, hop: &Hop) -> Finding {
+    if let Some((stage, error)) = &program.failure {
+        return differs(format!("{came}; then {stage}: {error}"));
+    }
+    let body = program.body.as_deref().unwrap_or_default().trim();
+    let status = program.status.map(|status| format!("; HTTP {status}")).unwrap_or_default();
+    // The internet's hosts answer with the caller's address as they see it.
+    if hop.place.starts_with("internet/")
+        && program.status == Some(200)
+        && Some(body) != from.map(|ip| ip.to_string()).as_deref()
+    {
+        return differs(format!("{came}{status}, but says that it saw {body:?}"));
+    }
+    let said = if body.is_empty() || body.len() > 60 { String::new() } else { format!(", says {body:?}") };
+    ok(format!("{came}{status}{said}"))
+}
+
+/// The destination is the caller's own machine.
+fn local(hop: &Hop) -> bool {
+    hop.place.starts_with("node/") || hop.place == "control-plane"
+}
+
+/// The packet on the last link before the destination, if `seen` is the place that sees it.
+fn arrived_at<'a>(hop: &Hop, seen: &'a Seen) -> Option<(&'a Seen, &'a Packet)> {
+    let wanted = hop.before.as_ref()?;
+    let to_pod = hop.place.starts_with("pod/");
+    let packet = seen.forward().find(|packet| {
+        let destination = match (packet.ip.destination, packet.ip.destination_port) {
+            (Some(ip), Some(port)) => SocketAddr::new(ip, port).to_string(),
+            (Some(ip), None) => ip.to_string(),
+            _ => return false,
+        };
+        to_pod && packet.out && packet.link.starts_with(POD_LINK) && wanted.destination.contains(&destination)
+    })?;
+    Some((seen, packet))
+}
+
+fn way_back(evidence: &Evidence, caller_node: &str) -> Finding {
+    let program = &evidence.program;
+    if program.connected || program.status.is_some() {
+        let text = match (&program.failure, program.status) {
+            (Some((stage, error)), _) => {
+                return differs(format!("the program was connected; then {stage}: {error}"));
+            }
+            (None, Some(status)) => format!("the program has its answer, HTTP {status}"),
+            (None, None) => "the program has its answer".to_owned(),
+        };
+        return ok(text);
+    }
+    let seen = evidence.places.get(caller_node);
+    let answered = seen.is_some_and(|seen| seen.backward().next().is_some());
+    match (&program.failure, answered) {
+        (Some((_, error)), true) => ok(format!("the program was told: {error}")),
+        (Some((stage, error)), false) if error.starts_with("ECONNREFUSED") => {
+            ok(format!("the program was told: {stage}: {error}"))
+        }
+        (Some((stage, error)), false) => differs(format!("no answer came; the program: {stage}: {error}")),
+        (None, _) => unknown("nothing came back"),
+    }
+}

@@ -1,0 +1,206 @@
+//! The proof: the request is sent from the caller's own namespaces, and each hop of the prediction is compared with what the
+//! observers saw.
+
+mod collect;
+mod evidence;
+mod judge;
+mod names;
+mod probe;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use seaway_lab::Lab;
+
+use crate::ask::read_files;
+use crate::explain::{Caller, Choice, Prediction, Question};
+use crate::hop::{Expect, Hop, HopKind, Outcome, Trace, Verified};
+use crate::world::World;
+use collect::{Wanted, Watcher, collect, stop, watch};
+use evidence::{Evidence, Files, Program, translated_to, tuple};
+pub(crate) use probe::Request;
+
+/// Sends the request and compares: the trace of the way that it took.
+///
+/// # Errors
+/// The probe cannot be started.
+pub(crate) async fn verify(
+    lab: &Lab,
+    world: &World,
+    question: &Question,
+    prediction: &Prediction,
+    request: Request,
+) -> anyhow::Result<Trace> {
+    let wanted = Wanted::of(prediction, question.proto, question.port);
+    let watchers = watch(lab, &wanted).await;
+    let program = probe::send(lab, &question.caller, request.clone()).await;
+    let evidence = match program {
+        Ok(program) => {
+            gather_evidence(lab, world, question, prediction, &watchers, program, &request.token).await
+        }
+        Err(error) => {
+            stop(&watchers).await;
+            return Err(error);
+        }
+    };
+    stop(&watchers).await;
+    Ok(compare(world, question, prediction, &evidence))
+}
+
+/// Where the caller's packets are first seen.
+fn first_place(world: &World, caller: &Caller) -> String {
+    match caller {
+        Caller::Pod(name) => {
+            format!("node/{}", world.pods.get(name).map(|pod| pod.node.as_str()).unwrap_or_default())
+        }
+        other => other.place(),
+    }
+}
+
+async fn gather_evidence(
+    lab: &Lab,
+    world: &World,
+    question: &Question,
+    prediction: &Prediction,
+    watchers: &[Watcher],
+    program: Program,
+    token: &str,
+) -> Evidence {
+    let first = first_place(world, &question.caller);
+    let asked: BTreeSet<String> = prediction
+        .names
+        .iter()
+        .filter_map(|hop| match &hop.expect {
+            Expect::Dns(expected) => Some(expected.name.clone()),
+            _ => None,
+        })
+        .collect();
+    let own = own_addresses(world, &question.caller);
+    let mut dns = Vec::new();
+    if !asked.is_empty()
+        && let Some(watcher) = watchers.iter().find(|watcher| watcher.place == first)
+    {
+        let seen = watcher.dns(&asked).await.unwrap_or_default().packets;
+        let is_ours = |ip: Option<IpAddr>| ip.is_some_and(|ip| own.contains(&ip));
+        dns = seen
+            .into_iter()
+            .filter(|packet| is_ours(packet.ip.source) || is_ours(packet.ip.destination))
+            .collect();
+    }
+    let place = match &question.caller {
+        Caller::Pod(name) => lab.pod(&name.namespace, &name.name),
+        other => lab.place(&other.place()),
+    };
+    let files = place.ok_or_else(|| "the caller does not run any more".to_owned()).and_then(|place| {
+        let files = read_files(place)?;
+        Ok(Files { hosts: files.hosts, nsswitch: files.nsswitch, resolv_conf: files.resolv_conf })
+    });
+    let places = match program.socket {
+        Some((source, destination)) => {
+            collect(lab, watchers, &first, tuple(question.proto, source, destination), token).await
+        }
+        None => Default::default(),
+    };
+    Evidence { places, program, files, dns }
+}
+
+fn own_addresses(world: &World, caller: &Caller) -> Vec<IpAddr> {
+    match caller {
+        Caller::Pod(name) => world.pods.get(name).map(|pod| pod.addresses.clone()).unwrap_or_default(),
+        Caller::Node(name) => world
+            .nodes
+            .get(name)
+            .map(|node| {
+                let devices = node.overlay().into_iter().flat_map(|overlay| overlay.devices.iter());
+                node.addresses.iter().copied().chain(devices.map(|device| device.address.addr())).collect()
+            })
+            .unwrap_or_default(),
+        Caller::Host(name) => {
+            let host = world.hosts.iter().find(|host| host.name == *name);
+            host.map(|host| host.addresses.iter().copied().map(IpAddr::V4).collect()).unwrap_or_default()
+        }
+    }
+}
+
+/// The way that the request took, each hop beside what was seen.
+fn compare(world: &World, question: &Question, prediction: &Prediction, evidence: &Evidence) -> Trace {
+    let first = first_place(world, &question.caller);
+    let mut trace = prediction.trace(question);
+    let mut hops = prediction.names.clone();
+    let seen = evidence.places.get(&first);
+    let connection = seen.and_then(|seen| seen.connection.as_ref());
+    let called = evidence.program.socket.map(|(_, to)| to);
+    let backend = connection.map(translated_to).filter(|to| {
+        called.is_some_and(|called| {
+            to.ip() != called.ip() || (to.port() != called.port() && question.port != 0)
+        })
+    });
+    let choice = Choice { address: called.map(|to| to.ip()), backend };
+    match prediction.chosen(choice) {
+        Some(way) => {
+            trace.verdict = way.end.verdict;
+            trace.reason = way.end.reason.clone();
+            hops.extend(way.hops.iter().cloned());
+        }
+        None => hops.extend(as_far_as_known(prediction, called)),
+    }
+    let mut verified = judge::judge(&mut hops, evidence, &first);
+    check_lookup(prediction, evidence, &mut hops, &mut verified);
+    if let Some(to) = called
+        && !prediction.ways.iter().any(|way| way.choice.address == Some(to.ip()))
+    {
+        hops.push(not_predicted(&question.caller, to));
+        verified = Verified(Outcome::Differs);
+    }
+    trace.hops = hops;
+    trace.verified = Some(verified);
+    trace
+}
+
+/// The hops before the random choice that came out as it should not have, the choice included.
+fn as_far_as_known(prediction: &Prediction, called: Option<SocketAddr>) -> Vec<Hop> {
+    let way = prediction.ways.iter().find(|way| called.is_none_or(|to| way.choice.address == Some(to.ip())));
+    let Some(way) = way else { return Vec::new() };
+    if called.is_none() {
+        return way.hops.clone();
+    }
+    let last = way.hops.iter().position(|hop| hop.kind == HopKind::Service).unwrap_or(way.hops.len());
+    way.hops.iter().take(last + 1).cloned().collect()
+}
+
+fn not_predicted(caller: &Caller, to: SocketAddr) -> Hop {
+    let mut hop = Hop::new(
+        HopKind::Route,
+        caller.place(),
+        "none",
+        "the program called an address that was not predicted",
+    );
+    hop.observed = Some(format!("called {to}"));
+    hop.result = Some(Outcome::Differs);
+    hop
+}
+
+/// What getaddrinfo gave must be what was predicted, too.
+fn check_lookup(prediction: &Prediction, evidence: &Evidence, hops: &mut [Hop], verified: &mut Verified) {
+    let Some(last) = hops.iter_mut().rfind(|hop| crate::explain::is_about_names(hop.kind)) else { return };
+    let program = &evidence.program;
+    let predicted: BTreeSet<IpAddr> = prediction.ways.iter().filter_map(|way| way.choice.address).collect();
+    let found: BTreeSet<IpAddr> = program.addresses.iter().copied().collect();
+    let text = match (&program.lookup_error, predicted == found) {
+        (None, true) => return,
+        (Some(_), _) if predicted.is_empty() => return,
+        (Some(error), _) => format!("getaddrinfo: {error}"),
+        (None, false) => {
+            let list: Vec<String> = found.iter().map(ToString::to_string).collect();
+            format!("getaddrinfo gave {}", list.join(", "))
+        }
+    };
+    let before = last.observed.take().map(|text| format!("{text}; ")).unwrap_or_default();
+    last.observed = Some(format!("{before}{text}"));
+    if verified.0 != Outcome::Differs
+        && prediction.failed.as_ref().is_none_or(|(verdict, _)| *verdict != crate::hop::Verdict::Unknown)
+    {
+        last.result = Some(Outcome::Differs);
+        *verified = Verified(Outcome::Differs);
+    }
+}
