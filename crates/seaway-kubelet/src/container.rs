@@ -13,12 +13,14 @@ use seaway_net::sandbox::{self, Entry, Namespaces, Running, SandboxError, Signal
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::unix::pipe;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::logs::{LiveLog, LogWriter, Splitter, Stream};
 
 /// How long the output of a container that has ended is still waited for.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long a container waits for someone who has attached and takes no output.
+const LISTENERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub(crate) struct Container {
     pub stdin_once: bool,
     running: Mutex<Running>,
     exited: watch::Receiver<Option<Exit>>,
-    output: broadcast::Sender<Output>,
+    listeners: Arc<Listeners>,
     stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
     terminal: Option<OwnedFd>,
     spec: Spec,
@@ -121,10 +123,10 @@ impl Container {
         let running = blocking(&kept.label, move || sandbox::spawn(&spec, theirs)).await?;
         let exit_fd = running.wait_fd().try_clone_to_owned().map_err(failed_to_wait(&kept.label))?;
 
-        let (output, _) = broadcast::channel(64);
+        let listeners = Arc::new(Listeners::default());
         let (exit_sender, exited) = watch::channel(None);
         let live = log.live();
-        let pump = tokio::spawn(pump(stdout, stderr, log, output.clone()));
+        let pump = tokio::spawn(pump(stdout, stderr, log, listeners.clone()));
         let container = Arc::new(Self {
             id,
             pid: running.pid(),
@@ -133,7 +135,7 @@ impl Container {
             stdin_once,
             running: Mutex::new(running),
             exited,
-            output,
+            listeners,
             stdin: Mutex::new(stdin.map(feed)),
             terminal,
             spec: kept,
@@ -171,8 +173,8 @@ impl Container {
     }
 
     /// What it writes from now on.
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Output> {
-        self.output.subscribe()
+    pub(crate) fn listen(&self) -> mpsc::Receiver<Output> {
+        self.listeners.add()
     }
 
     /// Its standard input, where it has one that is open.
@@ -371,12 +373,36 @@ async fn forward(mut from: Box<dyn AsyncRead + Unpin + Send>, stream: Stream, to
     }
 }
 
+/// Those who attach to a container. It waits for them, as for anyone who reads a program's output, but not for long.
+#[derive(Default)]
+struct Listeners {
+    senders: Mutex<Vec<mpsc::Sender<Output>>>,
+}
+
+impl Listeners {
+    fn add(&self) -> mpsc::Receiver<Output> {
+        let (sender, receiver) = mpsc::channel(16);
+        self.senders.lock().push(sender);
+        receiver
+    }
+
+    /// Tells all of them; who has gone, or takes nothing for long, is told no more.
+    async fn tell(&self, output: Output) {
+        let senders = self.senders.lock().clone();
+        for sender in senders {
+            if sender.send_timeout(output.clone(), LISTENERS_PATIENCE).await.is_err() {
+                self.senders.lock().retain(|other| !other.same_channel(&sender));
+            }
+        }
+    }
+}
+
 /// Carries a container's output to its log and to those who attach.
 async fn pump(
     stdout: Box<dyn AsyncRead + Unpin + Send>,
     stderr: Option<Box<dyn AsyncRead + Unpin + Send>>,
     mut log: LogWriter,
-    output: broadcast::Sender<Output>,
+    listeners: Arc<Listeners>,
 ) {
     let (sender, mut chunks) = mpsc::channel(16);
     tokio::spawn(forward(stdout, Stream::Stdout, sender.clone()));
@@ -397,10 +423,37 @@ async fn pump(
         let splitter = if stream == Stream::Stdout { &mut splitters.0 } else { &mut splitters.1 };
         splitter.push(&chunk, Timestamp::now(), &mut lines);
         write(&mut lines);
-        // Nobody attached is the usual case.
-        let _ = output.send((stream, chunk));
+        listeners.tell((stream, chunk)).await;
     }
     splitters.0.finish(Timestamp::now(), &mut lines);
     splitters.1.finish(Timestamp::now(), &mut lines);
     write(&mut lines);
+    listeners.senders.lock().clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn listeners_miss_nothing_and_hold_up_little() {
+        let listeners = Arc::new(Listeners::default());
+        let (mut slow, deaf, gone) = (listeners.add(), listeners.add(), listeners.add());
+        drop(gone);
+        let telling = tokio::spawn({
+            let listeners = listeners.clone();
+            async move {
+                for byte in 0..100_u8 {
+                    listeners.tell((Stream::Stdout, vec![byte].into())).await;
+                }
+                listeners.senders.lock().len()
+            }
+        });
+        for byte in 0..100_u8 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(slow.recv().await, Some((Stream::Stdout, vec![byte].into())));
+        }
+        assert_eq!(telling.await.unwrap(), 1, "the slow one alone is left");
+        drop(deaf);
+    }
 }

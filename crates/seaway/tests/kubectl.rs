@@ -192,6 +192,27 @@ fn sessions(lab: &Lab, pod: &str) {
     assert!(std::fs::read(&back).unwrap() == content, "the copy differs");
 }
 
+/// Who attaches gets all that a container writes, however fast.
+fn attaching(lab: &Lab, pod: &str) {
+    let script = "read go; seq 1000000";
+    lab.kubectl(&[
+        "run",
+        pod,
+        "--image=busybox",
+        "--restart=Never",
+        "--stdin",
+        "--attach=false",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    lab.kubectl(&["wait", &format!("pod/{pod}"), "--for=condition=Ready", "--timeout=30s"]);
+    let (code, said) = fed(lab, &["attach", "-q", "-i", pod], "go\n");
+    let lines = said.lines().filter(|line| line.parse::<u32>().is_ok()).count();
+    assert!(code == 0 && lines == 1_000_000, "{code}, {lines} lines");
+}
+
 /// A `kubectl port-forward` and the ports here that it listens on.
 struct Forward {
     kubectl: Child,
@@ -264,6 +285,7 @@ spec: {containers: [{name: nginx, image: nginx}, {name: netexec, image: agnhost,
     lab.kubectl(&["wait", "pod/shell", "pod/web", "--for=condition=Ready", "--timeout=30s"]);
     for spdy in [false, true] {
         lab.spdy = spdy;
+        attaching(&lab, if spdy { "talker-spdy" } else { "talker" });
         sessions(&lab, "shell");
         ports(&lab);
     }

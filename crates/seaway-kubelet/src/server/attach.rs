@@ -7,7 +7,6 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::session::{Client, Outcome, Said};
@@ -229,20 +228,27 @@ async fn join(mut client: Client, container: Arc<Container>, wanted: Wanted) {
     let mut stdin = Stdin::new(if wanted.stdin { container.stdin() } else { None });
     let ended = container.ended();
     tokio::pin!(ended);
+    let (mut is_over, mut output_ended) = (false, false);
     loop {
+        let quiet = async {
+            match is_over {
+                true => tokio::time::sleep(LAST_WORDS).await,
+                false => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            chunk = output.recv() => match chunk {
-                Ok((stream, data)) => {
+            chunk = output.recv(), if !output_ended => match chunk {
+                Some((stream, data)) => {
                     if wanted.hears(stream) && client.output(stream, data).await.is_err() {
                         break;
                     }
                 }
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return client.finish(&Outcome::Exited(0)).await,
+                None => output_ended = true,
             },
             // The container's own exit code is in the pod's status, where clients look for it.
-            _ = &mut ended => return client.finish(&Outcome::Exited(0)).await,
+            _ = &mut ended, if !is_over => is_over = true,
+            () = quiet => output_ended = true,
             () = stdin.deliver(), if stdin.is_full() => {}
             said = client.next(), if !stdin.is_full() => match said {
                 Said::Stdin(data) => stdin.push(data),
@@ -256,6 +262,9 @@ async fn join(mut client: Client, container: Arc<Container>, wanted: Wanted) {
                 Said::Nothing => {}
                 Said::Left => break,
             },
+        }
+        if is_over && output_ended {
+            return client.finish(&Outcome::Exited(0)).await;
         }
     }
     if stdin.to.is_some() && container.stdin_once {
