@@ -11,5 +11,6 @@ pub mod nft;
 pub mod resolve;
 pub mod rtnl;
 pub mod sandbox;
+pub mod socket;
 pub mod sysctl;
 pub mod wait;

@@ -49,7 +49,8 @@ pub struct Request {
     pub source_port: Option<u16>,
     /// How long each step may take, in milliseconds: at least 1, at most [`MAX_TIMEOUT_MS`].
     pub timeout_ms: u64,
-    /// How long the lookup of the name may take, in milliseconds; absent: as long as each other step.
+    /// How long the lookup of the name may take, in milliseconds, with the same limits; absent: as long as each other
+    /// step.
     #[serde(default)]
     pub lookup_timeout_ms: Option<u64>,
 }
@@ -203,6 +204,9 @@ impl Request {
         if !(1..=MAX_TIMEOUT_MS).contains(&self.timeout_ms) {
             return Err(format!("timeout_ms {}: 1 to {MAX_TIMEOUT_MS}", self.timeout_ms));
         }
+        if let Some(limit) = self.lookup_timeout_ms.filter(|limit| !(1..=MAX_TIMEOUT_MS).contains(limit)) {
+            return Err(format!("lookup_timeout_ms {limit}: 1 to {MAX_TIMEOUT_MS}"));
+        }
         match &self.target {
             Target { name: None, address: None, .. } => {
                 return Err("target: neither name nor address".to_owned());
@@ -242,6 +246,7 @@ mod tests {
             token: "t-1".to_owned(),
             source_port: None,
             timeout_ms: 1000,
+            lookup_timeout_ms: None,
         }
     }
 
@@ -265,11 +270,12 @@ mod tests {
     #[test]
     fn requests_that_make_no_sense() {
         type Change = fn(&mut Request);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 10] = [
             (|request| request.token.clear(), "token"),
             (|request| request.token = "a b".to_owned(), "token"),
             (|request| request.token = "a".repeat(64), "token"),
             (|request| request.timeout_ms = 0, "timeout_ms"),
+            (|request| request.lookup_timeout_ms = Some(0), "lookup_timeout_ms"),
             (|request| request.target.name = None, "target"),
             (|request| request.target.name = Some("a\0b".to_owned()), "target.name"),
             (|request| request.protocol = Protocol::Udp, "http"),

@@ -5,9 +5,13 @@
 //! ports are told before they leave. What is said is in [`api`].
 
 pub mod api;
+mod datagram;
+mod dns;
 mod driver;
 mod errno;
 mod http;
+mod icmp;
+mod musl;
 mod resolve;
 mod serve;
 mod tcp;

@@ -7,6 +7,7 @@ use std::thread;
 use seaway_net::resolve::{SocketKind, getaddrinfo};
 
 use crate::api::{Libc, MAX_ADDRESSES, Protocol, Request, ResolveFailure};
+use crate::musl;
 use crate::serve::{lookup_patience, timed_out};
 
 /// The addresses of `name`, with port 0.
@@ -17,7 +18,7 @@ pub(crate) fn addresses(request: &Request, name: &str) -> Result<Vec<SocketAddr>
     };
     let mut found = match request.libc {
         Libc::Glibc => by_glibc(request, name, kind),
-        Libc::Musl => Err(failure("UNAVAILABLE", "musl's resolver is not built in".to_owned())),
+        Libc::Musl => musl::getaddrinfo(name, kind, lookup_patience(request)),
     }?;
     found.truncate(MAX_ADDRESSES);
     Ok(found)
@@ -35,18 +36,19 @@ fn by_glibc(request: &Request, name: &str, kind: SocketKind) -> Result<Vec<Socke
         .name("getaddrinfo".to_owned())
         .spawn(resolver)
         .map_err(|error| failure("UNAVAILABLE", format!("cannot start a thread: {error}")))?;
-    match receiver.recv_timeout(lookup_patience(request)) {
+    let patience = lookup_patience(request);
+    match receiver.recv_timeout(patience) {
         Ok(outcome) => outcome.map_err(|error| failure(error.name, error.text)),
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(failure(
-            "TIMEOUT",
-            timed_out("answer from getaddrinfo", lookup_patience(request)).to_string(),
-        )),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(failure("TIMEOUT", timed_out("answer from getaddrinfo", patience).to_string()))
+        }
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             Err(failure("UNAVAILABLE", "getaddrinfo panicked".to_owned()))
         }
     }
 }
 
-fn failure(code: &str, text: String) -> ResolveFailure {
+/// Why there are no addresses.
+pub(crate) fn failure(code: &str, text: String) -> ResolveFailure {
     ResolveFailure { code: code.to_owned(), text }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::api::{Event, GO, MAX_LINE, Protocol, Request, ResolveFailure, Stage};
-use crate::{errno, resolve, tcp};
+use crate::{datagram, errno, resolve, tcp};
 
 /// Serves one request: see [`crate::api`]. Ends early, and well, where `input` ends.
 ///
@@ -30,7 +30,7 @@ fn probe(request: &Request, driver: &mut impl Steps) -> Result<(), Stop> {
     for address in resolved(request, driver)? {
         let worked = match request.protocol {
             Protocol::Tcp => tcp::attempt(request, address, driver)?,
-            Protocol::Udp | Protocol::Icmp => false,
+            Protocol::Udp | Protocol::Icmp => datagram::attempt(request, address, driver)?,
         };
         if worked {
             break;

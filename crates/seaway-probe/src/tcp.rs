@@ -39,7 +39,13 @@ pub(crate) fn attempt(request: &Request, to: SocketAddr, driver: &mut impl Steps
     }
 }
 
-fn fail(driver: &mut impl Steps, stage: Stage, error: &io::Error, begun: Instant) -> Result<bool, Stop> {
+/// Tells that a step failed; the address did not work.
+pub(crate) fn fail(
+    driver: &mut impl Steps,
+    stage: Stage,
+    error: &io::Error,
+    begun: Instant,
+) -> Result<bool, Stop> {
     driver.step(&failed(stage, error, begun))?;
     Ok(false)
 }
@@ -61,11 +67,7 @@ pub(crate) fn source_for(to: SocketAddr) -> io::Result<SocketAddr> {
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-    // Port 0 can't be connected to; the route does not depend on it.
-    let port = if to.port() == 0 { 9 } else { to.port() };
-    let mut towards = to;
-    towards.set_port(port);
-    socket.connect(towards)?;
+    socket.connect(to)?;
     let mut source = socket.local_addr()?;
     source.set_port(0);
     Ok(source)
