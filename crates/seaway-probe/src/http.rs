@@ -136,6 +136,8 @@ fn dechunk(mut rest: &[u8]) -> Result<(Vec<u8>, bool), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -179,5 +181,45 @@ mod tests {
         }
         let server = parse(b"HTTP/1.1 404 No\r\nSERVER: nginx \r\n\r\n", true).unwrap().unwrap();
         assert_eq!((server.status, server.server.as_deref()), (404, Some("nginx")));
+    }
+
+    /// A whole answer with `body` in chunks of these sizes.
+    fn in_chunks(body: &[u8], sizes: &[usize]) -> Vec<u8> {
+        let mut text = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let mut rest = body;
+        for size in sizes.iter().copied().chain([usize::MAX]) {
+            let (chunk, after) = rest.split_at(size.min(rest.len()));
+            if !chunk.is_empty() {
+                text.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+                text.extend(chunk);
+                text.extend(b"\r\n");
+            }
+            rest = after;
+        }
+        text.extend(b"0\r\n\r\n");
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            head in prop::sample::select(vec!["", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]),
+            rest in prop::collection::vec(any::<u8>(), 0..200),
+            ended: bool,
+        ) {
+            let _ = parse(&[head.as_bytes(), &rest].concat(), ended);
+        }
+
+        #[test]
+        fn chunks_are_joined_and_the_end_is_awaited(
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            sizes in prop::collection::vec(1..50_usize, 0..10),
+        ) {
+            let text = in_chunks(&body, &sizes);
+            let answer = parse(&text, true).unwrap().unwrap();
+            prop_assert_eq!(answer.body, body);
+            // Without the last chunk's size it is not whole.
+            prop_assert_eq!(parse(&text[..text.len() - 5], true), Ok(None));
+        }
     }
 }

@@ -1,4 +1,7 @@
 //! musl's getaddrinfo: a static program of its own (helper/lookup.c), since two C libraries do not go into one process.
+//!
+//! Its version is the one that the machine had on which seaway was built: Debian 12 has 1.2.3, and from
+//! 1.2.4 on musl asks by TCP where an answer over UDP is cut short.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
