@@ -6,9 +6,6 @@ use std::time::Duration;
 use super::{Answer, GaiError, Kind, Lookup, NssStatus, Outcome, Question, Resolver, Round, Source};
 use crate::resolvconf::{Libc, candidates};
 
-/// Tries of a server that answers one of two queries: as usual, one query after the other, each from a socket of its own.
-const HALF_TRIES: u32 = 3;
-
 type Ask<'a> = &'a mut dyn FnMut(Question<'_>) -> Answer;
 
 pub(super) fn lookup(name: &str, resolver: &Resolver<'_>, answer: Ask<'_>) -> Lookup {
@@ -52,7 +49,9 @@ enum Said {
 
 /// Asks DNS; `None`: `lookup` is complete.
 fn dns(name: &str, resolver: &Resolver<'_>, answer: Ask<'_>, lookup: &mut Lookup) -> Option<NssStatus> {
-    let mut sender = Sender { resolver, answer, one_by_one: resolver.has("single-request") };
+    let one_by_one = resolver.has("single-request");
+    let reopens = resolver.has("single-request-reopen");
+    let mut sender = Sender { resolver, answer, one_by_one, reopens };
     let as_is = format!("{}.", name.strip_suffix('.').unwrap_or(name));
     let mut list = candidates(name, resolver.conf, Libc::Glibc);
     // The name as it is comes first or last.
@@ -98,8 +97,10 @@ fn finish(lookup: &mut Lookup, said: Said) -> NssStatus {
 struct Sender<'a> {
     resolver: &'a Resolver<'a>,
     answer: Ask<'a>,
-    /// A is answered before AAAA is asked (`single-request`, or a server answered only one of the two).
+    /// A is answered before AAAA is asked: `single-request`, or from when a server answered only one of the two.
     one_by_one: bool,
+    /// And each from a socket of its own: `single-request-reopen`, or from when that did not help.
+    reopens: bool,
 }
 
 /// What came back from one server.
@@ -114,8 +115,6 @@ enum Heard {
     Silence,
     /// The next server's turn: an ICMP error.
     Refused,
-    /// One of two queries was not answered, and what there is does not help.
-    Half,
     Unknown,
 }
 
@@ -159,7 +158,7 @@ impl Sender<'_> {
             }
             Heard::Refused => (Outcome::Refused, Said::Refused),
             Heard::Bad { servfail } => (Outcome::Failed, Said::TryAgain { servfail }),
-            Heard::Silence | Heard::Half => (Outcome::Failed, Said::TryAgain { servfail: false }),
+            Heard::Silence => (Outcome::Failed, Said::TryAgain { servfail: false }),
         };
         lookup.rounds.push(round.ends(outcome));
         Some(said)
@@ -197,10 +196,10 @@ impl Sender<'_> {
         for kind in kinds {
             let question = Question { server, name: &name, kind: *kind };
             let reply = (self.answer)(question);
-            let silent = reply == Answer::NoAnswer;
+            let ends = self.one_by_one && (reply == Answer::NoAnswer || is_bad(&reply));
             round.note(question, &reply, 1);
             asked.push((*kind, reply));
-            if self.one_by_one && silent {
+            if ends {
                 break;
             }
         }
@@ -215,18 +214,22 @@ impl Sender<'_> {
             round.waited += patience;
             return Heard::Silence;
         }
+        if asked.iter().all(|(_, reply)| is_bad(reply) || *reply == Answer::NoAnswer) {
+            round.waited += if silent > 0 { patience } else { Duration::ZERO };
+            // The reply that came first is remembered.
+            let first = asked.iter().find(|(_, reply)| *reply != Answer::NoAnswer);
+            return Heard::Bad {
+                servfail: first.is_some_and(|(_, reply)| reply.rcode() == Some("SERVFAIL")),
+            };
+        }
         if silent > 0 {
             return self.half(server, patience, round, asked);
-        }
-        if asked.iter().all(|(_, reply)| is_bad(reply)) {
-            let servfail = asked.first().is_some_and(|(_, reply)| reply.rcode() == Some("SERVFAIL"));
-            return Heard::Bad { servfail };
         }
         let good = |(kind, reply): (Kind, Answer)| (kind, (!is_bad(&reply)).then_some(reply));
         Heard::Replies(asked.into_iter().map(good).collect())
     }
 
-    /// A server that answered one of two queries: it is given more time, and asked in gentler ways, from now on.
+    /// A server that answered one of two queries is asked again at once, in gentler ways, as are all from now on.
     fn half(
         &mut self,
         server: &str,
@@ -234,23 +237,17 @@ impl Sender<'_> {
         round: &mut Round,
         asked: Vec<(Kind, Answer)>,
     ) -> Heard {
-        let name = round.name.clone();
-        let first_answered = asked.first().is_some_and(|(_, reply)| *reply != Answer::NoAnswer);
-        let tries = if self.one_by_one { 1 } else { HALF_TRIES };
-        for (kind, reply) in &asked {
-            // After the second query goes unanswered the first is repeated too, not the other way around.
-            if first_answered || *reply == Answer::NoAnswer {
-                round.note(Question { server, name: &name, kind: *kind }, reply, tries - 1);
+        round.waited += patience;
+        let was_gentle = (self.one_by_one, self.reopens);
+        match was_gentle {
+            (false, _) => self.one_by_one = true,
+            (true, false) => self.reopens = true,
+            (true, true) => {
+                let answered = asked.into_iter().filter(|(_, reply)| *reply != Answer::NoAnswer);
+                return Heard::Replies(answered.map(|(kind, reply)| (kind, Some(reply))).collect());
             }
         }
-        round.waited += patience * tries;
-        self.one_by_one = true;
-        match asked.into_iter().next() {
-            Some((kind, reply)) if first_answered && !is_bad(&reply) => {
-                Heard::Replies(vec![(kind, Some(reply))])
-            }
-            _ => Heard::Half,
-        }
+        self.server(server, patience, round)
     }
 }
 

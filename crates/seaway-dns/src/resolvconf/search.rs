@@ -13,6 +13,8 @@ pub enum Libc {
 
 /// Characters of a name at most, without its final dot (RFC 1035, section 3.1: 255 octets on the wire).
 const MAX_NAME: usize = 253;
+/// Characters of a label at most (RFC 1035, section 2.3.4).
+const MAX_LABEL: usize = 63;
 /// musl reads lines into 256 bytes and ignores a longer one: the text, its newline and a zero byte have to fit.
 const MUSL_MAX_LINE: usize = 254;
 
@@ -21,8 +23,12 @@ const MUSL_MAX_LINE: usize = 254;
 /// Which answer ends the walk differs as well: glibc goes on after NXDOMAIN, NODATA and SERVFAIL, musl after
 /// NXDOMAIN alone.
 pub fn candidates(name: &str, conf: &ResolvConf, libc: Libc) -> Vec<String> {
+    if name == "." && libc == Libc::Glibc {
+        return vec![name.to_owned()];
+    }
     let bare = name.strip_suffix('.').unwrap_or(name);
-    if bare.is_empty() || bare.ends_with('.') || bare.len() > MAX_NAME {
+    let is_label = |label: &str| (1..=MAX_LABEL).contains(&label.len());
+    if bare.len() > MAX_NAME || !bare.split('.').all(is_label) {
         return Vec::new();
     }
     let as_is = format!("{bare}.");
@@ -116,7 +122,8 @@ mod tests {
             ..ResolvConf::default()
         };
         assert_eq!(candidates(&name, &one, Libc::Glibc).len(), 2, "the second search name is too long");
-        for none in ["", ".", "a..", &"z".repeat(254)] {
+        assert_eq!(candidates(".", &one, Libc::Glibc), ["."]);
+        for none in ["", "a..", "a..b", ".a", &"z".repeat(64), &"z".repeat(254)] {
             assert_eq!(candidates(none, &one, Libc::Glibc), Vec::<String>::new(), "{none:?}");
         }
         assert_eq!(candidates("x", &ResolvConf::default(), Libc::Glibc), ["x."]);
