@@ -254,7 +254,7 @@ pub struct Rules {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuleHit {
-    /// The kernel's number of the packet within the namespace: hits of one packet have the same.
+    /// The packet's number within the observation: hits of one packet have the same.
     pub packet: u32,
     /// Family and name of the table, such as `ip seaway`.
     pub table: String,

@@ -17,6 +17,7 @@ pub mod api;
 mod dns;
 mod inspect;
 mod packet;
+mod route;
 mod rules;
 mod select;
 mod server;

@@ -7,8 +7,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Observe, Select, Started, Tuple};
-use crate::{Error, Observer, inspect};
+use crate::api::{Observe, RouteQuery, Select, Started, Tuple};
+use crate::{Error, Observer, inspect, route as routes};
 
 /// Tuples that one request may ask for.
 const MOST_TUPLES: usize = 4096;
@@ -17,6 +17,7 @@ const MOST_TUPLES: usize = 4096;
 pub fn router(observer: Observer) -> Router {
     Router::new()
         .route("/v1/links", get(links))
+        .route("/v1/route", post(route))
         .route("/v1/connections", get(all_connections).post(connections))
         .route("/v1/observations", post(start))
         .route("/v1/observations/{id}", axum::routing::delete(end))
@@ -55,6 +56,10 @@ fn refusal(error: &Error) -> Response {
 
 async fn links(State(observer): State<Observer>) -> Response {
     inside(observer, inspect::links).await
+}
+
+async fn route(State(observer): State<Observer>, Json(query): Json<RouteQuery>) -> Response {
+    inside(observer, move || routes::route(&query)).await
 }
 
 async fn connections(State(observer): State<Observer>, Json(tuples): Json<Vec<Tuple>>) -> Response {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::observed::{ObservedRule, SetHeader};
 use super::rule::Verdict;
 use super::table::{Base, ChainKind, Data, Element, Elements, Hook};
-use super::uapi::{DATA_VERDICT, chain, data, element, rule, set, set_flag, table, verdict};
+use super::uapi::{DATA_VERDICT, EXPR_DATA, chain, data, element, rule, set, set_flag, table, verdict};
 use super::userdata;
 use super::value::Value;
 use crate::netlink::{Attribute, Attributes, NetlinkError};
@@ -104,6 +104,40 @@ pub(crate) fn decode_rule(payload: &[u8]) -> Result<(String, ObservedRule), Netl
         }
     }
     Ok((chain, found))
+}
+
+/// The comment that `iptables-nft` gave a rule: a match of its own among the expressions (linux/netfilter/xt_comment.h).
+pub(crate) fn compatible_comment(payload: &[u8]) -> Result<Option<String>, NetlinkError> {
+    // enum nft_match_attributes
+    const MATCH_NAME: u16 = 1;
+    const MATCH_INFO: u16 = 3;
+    for attribute in attributes(payload) {
+        let attribute = attribute?;
+        if attribute.kind != rule::EXPRESSIONS {
+            continue;
+        }
+        for expression in attribute.nested() {
+            let (mut name, mut info) = (None, None);
+            for part in expression?.nested() {
+                let part = part?;
+                if part.kind != EXPR_DATA {
+                    continue;
+                }
+                for field in part.nested() {
+                    let field = field?;
+                    match field.kind {
+                        MATCH_NAME => name = Some(field.value),
+                        MATCH_INFO => info = Some(field),
+                        _ => {}
+                    }
+                }
+            }
+            if name.is_some_and(|name| name.starts_with(b"comment\0")) {
+                return Ok(info.and_then(|info| info.string().ok()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// A set's name, declaration and, from kernels that tell it, number of elements.

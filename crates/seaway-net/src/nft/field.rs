@@ -17,6 +17,8 @@ pub enum Field {
     ThSport,
     /// `th dport`: destination port of TCP, UDP, SCTP
     ThDport,
+    /// `tcp flags`: [`tcp_flag`] bits
+    TcpFlags,
     /// `meta l4proto`
     L4Proto,
     /// `meta nfproto`
@@ -136,6 +138,7 @@ impl Field {
             }
             Self::L4Proto | Self::CtTuple(_, Tuple::Protocol) => DataType::InetProto,
             Self::NfProto => DataType::NfProto,
+            Self::TcpFlags => DataType::TcpFlag,
             Self::Mark | Self::CtMark | Self::SocketMark => DataType::Mark,
             Self::IifName | Self::OifName => DataType::IfName,
             Self::CtState => DataType::CtState,
@@ -177,6 +180,14 @@ pub mod ct_status {
     pub const DNAT: u32 = 32;
     /// `dying`
     pub const DYING: u32 = 512;
+}
+
+/// TCP's flags (RFC 9293 section 3.1).
+pub mod tcp_flag {
+    /// `syn`
+    pub const SYN: u8 = 2;
+    /// `ack`
+    pub const ACK: u8 = 16;
 }
 
 /// Address types that `fib … type` gives (linux/rtnetlink.h, RTN_*).

@@ -52,6 +52,25 @@ impl Kernel {
         Ok(read.map_err(|error| error.during(format!("read set {name} of table {table}")))?)
     }
 
+    /// The rules of a table by handle, each with its comment; also those of tables that are not ours.
+    pub fn rule_comments(&mut self, table: &TableId) -> Result<BTreeMap<u64, Option<String>>, NftError> {
+        let read = retry_dump(|| {
+            let mut comments = BTreeMap::new();
+            let body = |writer: &mut Writer| writer.string(rule::TABLE, &table.name);
+            self.dump(message::GETRULE, table, body, |message| {
+                let (_, found) = decode::decode_rule(message.payload)?;
+                let comment = match found.comment {
+                    None => decode::compatible_comment(message.payload)?,
+                    comment => comment,
+                };
+                comments.insert(found.handle, comment);
+                Ok(())
+            })?;
+            Ok(comments)
+        });
+        Ok(read.map_err(|error: NetlinkError| error.during(format!("list the rules of table {table}")))?)
+    }
+
     /// Sends a request of one message about a table and passes on the answers.
     fn request(
         &mut self,

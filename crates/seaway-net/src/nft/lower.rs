@@ -138,6 +138,7 @@ impl<'a> Lowering<'a> {
             Field::Ip6Daddr => self.payload(register, NETWORK_HEADER, 24, 16),
             Field::ThSport => self.payload(register, TRANSPORT_HEADER, 0, 2),
             Field::ThDport => self.payload(register, TRANSPORT_HEADER, 2, 2),
+            Field::TcpFlags => self.payload(register, TRANSPORT_HEADER, 13, 1),
             Field::L4Proto | Field::NfProto | Field::Mark | Field::IifName | Field::OifName => {
                 if let Some(key) = meta_key(field) {
                     self.expression("meta", |writer| {

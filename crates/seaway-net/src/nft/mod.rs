@@ -23,6 +23,7 @@ mod others;
 mod rule;
 mod table;
 mod text;
+mod trace;
 mod transaction;
 mod uapi;
 mod userdata;
@@ -31,7 +32,9 @@ mod value;
 pub use diff::diff;
 pub use error::{NftError, Subject};
 pub use fake::Fake;
-pub use field::{Direction, FibAddress, Field, NumgenMode, Tuple, address_type, ct_state, ct_status};
+pub use field::{
+    Direction, FibAddress, Field, NumgenMode, Tuple, address_type, ct_state, ct_status, tcp_flag,
+};
 pub use kernel::{CommitCost, Kernel};
 pub use monitor::{Change, Monitor};
 pub use observed::{Observed, ObservedChain, ObservedRule, ObservedSet, SetHeader};
@@ -42,6 +45,7 @@ pub use table::{
     TableId, priority,
 };
 pub use text::ElementText;
+pub use trace::{Point, Traced, Tracer};
 pub use transaction::{Object, Operation, Transaction};
 pub use value::{DataType, ICMP, ICMPV6, SCTP, TCP, Typed, UDP, Value};
 

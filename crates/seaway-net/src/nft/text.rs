@@ -18,6 +18,7 @@ impl Display for Field {
             Self::Ip6Daddr => "ip6 daddr",
             Self::ThSport => "th sport",
             Self::ThDport => "th dport",
+            Self::TcpFlags => "tcp flags",
             Self::L4Proto => "meta l4proto",
             Self::NfProto => "meta nfproto",
             Self::Mark => "meta mark",

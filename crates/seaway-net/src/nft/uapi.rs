@@ -4,6 +4,8 @@
 pub(crate) const SUBSYSTEM: u16 = 10;
 /// NFNLGRP_NFTABLES, the multicast group of changes.
 pub(crate) const GROUP_NFTABLES: u32 = 7;
+/// NFNLGRP_NFTRACE, the multicast group of traced packets.
+pub(crate) const GROUP_TRACE: u32 = 9;
 
 pub(crate) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 pub(crate) const NFNL_MSG_BATCH_END: u16 = 0x11;
@@ -27,6 +29,7 @@ pub(crate) mod message {
     pub(crate) const DELSETELEM: u16 = 14;
     pub(crate) const NEWGEN: u16 = 15;
     pub(crate) const GETGEN: u16 = 16;
+    pub(crate) const TRACE: u16 = 17;
 }
 
 /// enum nft_table_attributes, NFT_TABLE_F_*
@@ -129,6 +132,23 @@ pub(crate) mod verdict {
 /// enum nft_registers: the verdict, and the first of the sixteen registers of 4 bytes
 pub(crate) const REG_VERDICT: u32 = 0;
 pub(crate) const REG32_00: u32 = 8;
+
+/// enum nft_trace_attributes, nft_trace_types
+pub(crate) mod trace {
+    pub(crate) const TABLE: u16 = 1;
+    pub(crate) const CHAIN: u16 = 2;
+    pub(crate) const RULE_HANDLE: u16 = 3;
+    pub(crate) const TYPE: u16 = 4;
+    pub(crate) const VERDICT: u16 = 5;
+    pub(crate) const ID: u16 = 6;
+    pub(crate) const NETWORK_HEADER: u16 = 8;
+    pub(crate) const TRANSPORT_HEADER: u16 = 9;
+    pub(crate) const IIF: u16 = 10;
+    pub(crate) const OIF: u16 = 12;
+    pub(crate) const POLICY: u16 = 16;
+    pub(crate) const TYPE_POLICY: u32 = 1;
+    pub(crate) const TYPE_RETURN: u32 = 2;
+}
 
 /// enum nft_gen_attributes
 pub(crate) const GEN_ID: u16 = 1;

@@ -163,10 +163,12 @@ fn byte_order(declaration: &Declaration) -> u32 {
         | DataType::CtState
         | DataType::CtStatus
         | DataType::AddressType => HOST_ENDIAN,
-        DataType::InetProto | DataType::NfProto | DataType::CtDirection => match declaration {
-            Declaration::Typeof(_) => HOST_ENDIAN,
-            Declaration::Type(_) => 0,
-        },
+        DataType::InetProto | DataType::NfProto | DataType::CtDirection | DataType::TcpFlag => {
+            match declaration {
+                Declaration::Typeof(_) => HOST_ENDIAN,
+                Declaration::Type(_) => 0,
+            }
+        }
     }
 }
 
@@ -223,7 +225,8 @@ fn expression(field: Field) -> Option<Vec<u8>> {
             put_number(&mut data, 0, 1);
             EXPR_SOCKET
         }
-        Field::FibType(_) | Field::FibReversePath => return None,
+        // No set has it for a key.
+        Field::TcpFlags | Field::FibType(_) | Field::FibReversePath => return None,
     };
     let mut out = Vec::new();
     put_number(&mut out, 0, kind);
@@ -283,6 +286,7 @@ fn type_number(kind: DataType) -> u32 {
         DataType::InetService => 13,
         DataType::Mark => 19,
         DataType::CtState => 26,
+        DataType::TcpFlag => 14,
         DataType::CtDirection => 27,
         DataType::CtStatus => 28,
         DataType::AddressType => 38,

@@ -42,6 +42,8 @@ pub enum DataType {
     CtState,
     /// `ct_status` bits
     CtStatus,
+    /// `tcp_flag` bits
+    TcpFlag,
     /// `ct_dir`: original (0) or reply (1)
     CtDirection,
     /// `fib_addrtype`: RTN_* of linux/rtnetlink.h
@@ -52,7 +54,7 @@ impl DataType {
     /// Length of a value in bytes, without padding.
     pub const fn length(self) -> usize {
         match self {
-            Self::InetProto | Self::NfProto | Self::CtDirection => 1,
+            Self::InetProto | Self::NfProto | Self::CtDirection | Self::TcpFlag => 1,
             Self::InetService => 2,
             Self::Ipv4Addr
             | Self::Mark
@@ -78,6 +80,7 @@ impl DataType {
             Self::CtState => "ct_state",
             Self::CtStatus => "ct_status",
             Self::CtDirection => "ct_dir",
+            Self::TcpFlag => "tcp_flag",
             Self::AddressType => "fib_addrtype",
         }
     }
@@ -282,7 +285,7 @@ fn write_plain(f: &mut fmt::Formatter<'_>, kind: DataType, bytes: &[u8]) -> fmt:
             let octets: [u8; 16] = bytes.try_into().unwrap_or_default();
             write!(f, "{}", Ipv6Addr::from(octets))
         }
-        DataType::InetProto | DataType::NfProto | DataType::CtDirection => {
+        DataType::InetProto | DataType::NfProto | DataType::CtDirection | DataType::TcpFlag => {
             write!(f, "{}", bytes.first().copied().unwrap_or_default())
         }
         DataType::InetService => write!(f, "{}", u16::from_be_bytes(bytes.try_into().unwrap_or_default())),

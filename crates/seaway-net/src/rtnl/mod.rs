@@ -7,6 +7,7 @@
 
 mod address;
 mod link;
+mod lookup;
 mod neighbor;
 mod route;
 
@@ -17,6 +18,7 @@ use crate::netns::NetNs;
 
 pub use address::Address;
 pub use link::{Link, VethSpec, VxlanSettings, VxlanSpec};
+pub use lookup::{Lookup, Way};
 pub use neighbor::{FdbEntry, Neighbor};
 pub use route::{MAIN_TABLE, Route, RouteFilter, RouteKind, Scope};
 
