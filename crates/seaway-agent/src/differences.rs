@@ -111,7 +111,11 @@ fn foreign_chain(chain: &OtherChain) -> Option<Foreign> {
     }
     let attached = chain.base.map_or_else(|| "called by other chains".to_owned(), |base| base.to_string());
     let what = if rules.is_empty() { attached } else { format!("{attached} {}", rules.join("; ")) };
-    Some(Foreign { kernel: format!("chain {} of table {}", chain.name, chain.table), what })
+    Some(Foreign {
+        part: PlanPart::Services,
+        kernel: format!("chain {} of table {}", chain.name, chain.table),
+        what,
+    })
 }
 
 #[cfg(test)]

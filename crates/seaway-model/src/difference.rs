@@ -65,6 +65,8 @@ impl fmt::Display for Difference {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Foreign {
+    /// What it may concern.
+    pub part: PlanPart,
     /// What it is, as nft or ip name it: `chain prerouting of table ip nat`, `route 10.244.2.5/32`.
     pub kernel: String,
     /// What it does, in plain words.

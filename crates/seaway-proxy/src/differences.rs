@@ -26,6 +26,9 @@ pub(crate) fn of_table(
     if observed.owner != want.owner {
         teller.whole("the table is tied to another program's socket", true, true);
     }
+    if observed.dormant {
+        teller.whole("the table is switched off: no Service works and nothing is masqueraded", true, true);
+    }
     for set in &want.sets {
         teller.set(observed, set);
     }
@@ -78,7 +81,7 @@ impl Teller<'_> {
             what: what.to_owned(),
             kernel: format!("table {}", self.id),
             planned: there(planned, "the table as planned"),
-            actual: there(actual, "another table"),
+            actual: there(actual, "another one"),
         });
     }
 

@@ -137,6 +137,9 @@ fn rules_chains_and_tables() {
     let [one] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!(one.object, "table ip seaway");
     assert!(one.what.starts_with("the table is missing"), "{one:?}");
+    let told = node.after(&["add table ip seaway { flags dormant; }"]);
+    let [one] = told.as_slice() else { panic!("{told:?}") };
+    assert!(one.what.starts_with("the table is switched off"), "{one:?}");
     let told = node.after(&["add table ip6 seaway"]);
     assert!(told[0].what.starts_with("the table is left over"), "{told:?}");
 }

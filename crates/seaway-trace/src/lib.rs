@@ -17,9 +17,11 @@ mod hop;
 mod names;
 mod render;
 mod run;
+mod status;
 mod target;
 mod verify;
 mod world;
 
 pub use args::TraceArgs;
 pub use run::run;
+pub use status::{StatusArgs, run as status};

@@ -12,7 +12,7 @@ use crate::hop::{Hop, HopKind, Outcome, State, Trace, Verdict, Verified};
 pub(crate) struct Paint(pub(crate) bool);
 
 impl Paint {
-    fn apply(self, text: &str, style: Style) -> String {
+    pub(crate) fn apply(self, text: &str, style: Style) -> String {
         if self.0 { text.style(style).to_string() } else { text.to_owned() }
     }
 }

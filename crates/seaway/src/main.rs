@@ -33,6 +33,8 @@ enum Command {
     Lab(seaway_lab::LabArgs),
     /// What happens to a request, hop by hop, and the proof of it
     Trace(seaway_trace::TraceArgs),
+    /// What is programmed on each node, beside what the kernel has
+    Status(seaway_trace::StatusArgs),
     /// The node's agent: pods' network, Services, the way out
     Agent(seaway_agent::AgentArgs),
     /// Cluster DNS, a drop-in for CoreDNS
@@ -96,6 +98,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Lab(args) => seaway_lab::run(args),
         Command::Trace(args) => seaway_trace::run(args),
+        Command::Status(args) => seaway_trace::status(args),
         Command::Agent(args) => seaway_agent::run(args),
         Command::Dns(args) => tokio::runtime::Runtime::new()?.block_on(seaway_dns::run(args)),
         Command::Cni(args) => Ok(seaway_cni::run(args)),

@@ -259,11 +259,14 @@ pub(super) fn foreign(routes: &[Route], observed: &Observed, plan: &OverlayPlan)
     let others = routes.iter().filter(|route| {
         ![OVERLAY_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL].contains(&route.protocol)
             && !route.dev.is_some_and(|dev| devices.contains(&dev))
+            // One in the place of a planned one is a difference.
+            && !(route.metric.is_none() && plan.routes.iter().any(|planned| planned.dst == route.dst))
             && ours().any(|net| net.contains(&route.dst))
     });
     let name =
         |index| observed.links.iter().find(|(_, known)| **known == index).map(|(name, _)| name.clone());
     let tell = |route: &Route| Foreign {
+        part: PlanPart::Overlay,
         kernel: format!("route {}", route.dst),
         what: format!("packets to {} go: {}", route.dst, way(route, name)),
     };

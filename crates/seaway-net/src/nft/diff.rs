@@ -12,10 +12,10 @@ use super::transaction::{Operation, Transaction};
 ///
 /// Elements that changed are deleted and added in the one transaction, so there is no moment without them. Elements of
 /// dynamic sets are left alone as long as the set stays. A table that cannot be changed into the wanted one (a chain
-/// is attached elsewhere, the owner flag differs) is replaced as a whole.
+/// is attached elsewhere, the owner flag differs), or that is switched off, is replaced as a whole.
 pub fn diff(have: Option<&Observed>, want: &Table) -> Transaction {
     let Some(have) = have else { return Transaction::create(want) };
-    if have.owner != want.owner || reattached(have, want) {
+    if have.owner != want.owner || have.dormant || reattached(have, want) {
         return Transaction::replace(want);
     }
     let remade = remade_sets(have, want);

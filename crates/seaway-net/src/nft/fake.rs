@@ -126,7 +126,8 @@ fn targets(statement: &Statement) -> impl Iterator<Item = &str> {
 impl State {
     fn new(id: &TableId, owner: bool) -> Self {
         let (sets, chains) = (BTreeMap::new(), BTreeMap::new());
-        Self { observed: Observed { id: id.clone(), owner, sets, chains }, rules: BTreeMap::new() }
+        let observed = Observed { id: id.clone(), owner, dormant: false, sets, chains };
+        Self { observed, rules: BTreeMap::new() }
     }
 
     fn apply(&mut self, operation: &Operation) -> Result<(), Refusal> {

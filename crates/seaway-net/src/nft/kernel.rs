@@ -185,7 +185,13 @@ impl Kernel {
             let elements = if dynamic { Elements::new() } else { self.dump_elements(id, &set)? };
             sets.insert(set.name, ObservedSet { header: set.header, elements });
         }
-        Ok(Some(Observed { id: id.clone(), owner: flags & table::F_OWNER != 0, sets, chains }))
+        Ok(Some(Observed {
+            id: id.clone(),
+            owner: flags & table::F_OWNER != 0,
+            dormant: flags & table::F_DORMANT != 0,
+            sets,
+            chains,
+        }))
     }
 
     fn read_generation(&mut self) -> Result<u32, NetlinkError> {

@@ -14,6 +14,8 @@ pub struct Observed {
     pub id: TableId,
     /// Tied to a socket.
     pub owner: bool,
+    /// Switched off: packets pass it by.
+    pub dormant: bool,
     /// Sets and maps by name, without the anonymous ones of rules.
     pub sets: BTreeMap<String, ObservedSet>,
     /// Chains by name.
