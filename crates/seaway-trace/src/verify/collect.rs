@@ -13,7 +13,7 @@ use seaway_observe::api::{
     Rules, Select, Started, Tuple,
 };
 
-use super::evidence::{Seen, onward};
+use super::evidence::{Seen, is_icmp, onward};
 use crate::explain::Prediction;
 use crate::hop::{Expect, Proto};
 
@@ -166,7 +166,7 @@ impl Watcher {
             None => {
                 any.push(PacketMatch { payload: Some(token.to_owned()), ..PacketMatch::default() });
                 let onward = connection.as_ref().map(onward);
-                any.extend(tuple.iter().chain(&onward).filter(|tuple| tuple.protocol != 1).map(|tuple| {
+                any.extend(tuple.iter().chain(&onward).filter(|tuple| !is_icmp(tuple)).map(|tuple| {
                     PacketMatch {
                         protocol: Some(tuple.protocol),
                         endpoint: Some((tuple.source, tuple.source_port)),
@@ -215,9 +215,9 @@ fn of_request(rules: Rules, seen: &Seen) -> Vec<seaway_observe::api::RuleHit> {
         .tuple
         .iter()
         .map(|tuple| tuple.source_port)
-        .chain(seen.connection.iter().map(|connection| connection.reply.destination_port))
+        .chain(seen.connection.iter().map(|connection| onward(connection).source_port))
         .collect();
-    let is_icmp = seen.tuple.is_none_or(|tuple| tuple.protocol == 1);
+    let is_icmp = seen.tuple.as_ref().is_none_or(is_icmp);
     let ids: BTreeSet<u32> = rules
         .hits
         .iter()

@@ -75,7 +75,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Source addresses and ports that the request has here, before and after translation.
     fn senders(&self) -> Vec<(IpAddr, u16)> {
-        let after = self.connection.as_ref().map(|it| (it.reply.destination, it.reply.destination_port));
+        let after = self.connection.as_ref().map(onward).map(|it| (it.source, it.source_port));
         self.tuple.map(|it| (it.source, it.source_port)).into_iter().chain(after).collect()
     }
 
@@ -129,7 +129,8 @@ pub(crate) fn rule_text(hit: &RuleHit) -> String {
 
 /// Where translation sends the request on to.
 pub(crate) fn translated_to(connection: &Connection) -> SocketAddr {
-    SocketAddr::new(connection.reply.source, connection.reply.source_port)
+    let onward = onward(connection);
+    SocketAddr::new(onward.destination, onward.destination_port)
 }
 
 /// The tuple of a request, as conntrack has it.
@@ -148,11 +149,63 @@ pub(crate) fn tuple(proto: Proto, source: SocketAddr, destination: SocketAddr) -
 
 /// The request as it leaves a place where conntrack has `connection` of it.
 pub(crate) fn onward(connection: &Connection) -> Tuple {
+    let Connection { original, reply, .. } = connection;
+    // An echo has one identifier for both directions, which a tuple has as its source port.
+    let (source_port, destination_port) =
+        if is_icmp(original) { (reply.source_port, 0) } else { (reply.destination_port, reply.source_port) };
     Tuple {
-        protocol: connection.original.protocol,
-        source: connection.reply.destination,
-        source_port: connection.reply.destination_port,
-        destination: connection.reply.source,
-        destination_port: connection.reply.source_port,
+        protocol: original.protocol,
+        source: reply.destination,
+        source_port,
+        destination: reply.source,
+        destination_port,
+    }
+}
+
+/// The tuple is of ICMP or ICMPv6.
+pub(crate) fn is_icmp(tuple: &Tuple) -> bool {
+    matches!(tuple.protocol, 1 | 58)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tuple out of `10.0.0.1:1 10.0.0.2:2`.
+    fn parsed(protocol: u8, text: &str) -> Tuple {
+        let (source, destination) = text.split_once(' ').unwrap();
+        let (source, destination): (SocketAddr, SocketAddr) =
+            (source.parse().unwrap(), destination.parse().unwrap());
+        Tuple {
+            protocol,
+            source: source.ip(),
+            source_port: source.port(),
+            destination: destination.ip(),
+            destination_port: destination.port(),
+        }
+    }
+
+    #[test]
+    fn what_leaves_after_translation() {
+        for (protocol, original, reply, expected) in [
+            (6, "10.0.0.1:1000 10.96.0.1:80", "10.0.0.9:8080 10.0.0.1:1000", "10.0.0.1:1000 10.0.0.9:8080"),
+            (
+                17,
+                "10.0.0.1:1000 192.0.2.1:53",
+                "192.0.2.1:53 172.18.0.2:2000",
+                "172.18.0.2:2000 192.0.2.1:53",
+            ),
+            (1, "10.0.0.1:77 192.0.2.1:0", "192.0.2.1:78 172.18.0.2:0", "172.18.0.2:78 192.0.2.1:0"),
+            (58, "[fd00::1]:77 [fd00::2]:0", "[fd00::2]:77 [fd00::1]:0", "[fd00::1]:77 [fd00::2]:0"),
+        ] {
+            let connection = Connection {
+                original: parsed(protocol, original),
+                reply: parsed(protocol, reply),
+                status: vec![],
+                tcp_state: None,
+                timeout: None,
+            };
+            assert_eq!(onward(&connection), parsed(protocol, expected), "{original}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use seaway_observe::api::Packet;
 
-use super::evidence::{Evidence, Seen, rule_text, translated_to};
+use super::evidence::{Evidence, Seen, onward, rule_text, translated_to};
 use crate::hop::{Expect, Hop, HopKind, Outcome, OuterHeader, Verdict, Verified};
 
 /// A hop's result and what was seen.
@@ -326,7 +326,7 @@ fn source(hop: &Hop, seen: &Seen, planned: &BTreeSet<IpAddr>) -> Finding {
         };
     };
     let (was, now) = (connection.original.source, connection.reply.destination);
-    let port = connection.reply.destination_port;
+    let port = onward(connection).source_port;
     let unchanged = hop.before.as_ref().is_some_and(|before| before.source.contains(&now));
     match (planned.is_empty(), unchanged || now == was) {
         (true, true) => ok(format!("conntrack: the source stays {was}")),
