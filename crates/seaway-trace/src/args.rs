@@ -24,7 +24,7 @@ pub struct TraceArgs {
     /// What is called
     pub(crate) to: String,
     /// The lab
-    #[arg(long, default_value = "default")]
+    #[arg(long, env = "SEAWAY_LAB", default_value = "default")]
     pub(crate) name: String,
     /// The protocol
     #[arg(long, value_enum, default_value_t)]

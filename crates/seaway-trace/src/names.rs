@@ -165,15 +165,16 @@ impl NameService<'_> {
 
     fn conf_hop(&self, name: &str, conf: &ResolvConf, found: &Lookup) -> Hop {
         let dots = name.matches('.').count();
+        let counted = if dots == 1 { "1 dot".to_owned() } else { format!("{dots} dots") };
         let first = if name.ends_with('.') {
             "the name ends with a dot: it is absolute, the search list does not count".to_owned()
         } else if conf.searches.is_empty() {
             "there is no search list: the name is asked for as it is".to_owned()
         } else if dots >= conf.ndots() {
-            format!("the name has {dots} dots, ndots is {}: as it is first", conf.ndots())
+            format!("the name has {counted}, ndots is {}: as it is first", conf.ndots())
         } else {
             format!(
-                "the name has {dots} dots, fewer than ndots:{}: the {} domains of the search list first",
+                "the name has {counted}, fewer than ndots:{}: the {} domains of the search list first",
                 conf.ndots(),
                 conf.searches.len()
             )

@@ -85,7 +85,7 @@ impl Prediction {
             let reasons: BTreeSet<&String> = self.ways.iter().map(|way| &way.end.reason).collect();
             let reason = match reasons.len() {
                 1 => first.end.reason.clone(),
-                n => format!("{} (one of {n} possible ways)", first.end.reason),
+                n => format!("{}, or one of {} others, by chance", first.end.reason, n - 1),
             };
             return (first.end.verdict, reason);
         }
