@@ -5,7 +5,6 @@ use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=helper/lookup.c");
-    println!("cargo::rerun-if-env-changed=PATH");
     let program = Path::new(&std::env::var("OUT_DIR")?).join("lookup");
     let built = Command::new("musl-gcc")
         .args(["-static", "-Os", "-s", "-Wall", "-Wextra", "-o"])
