@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use futures::StreamExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -106,6 +107,86 @@ pub async fn delete(path: &Path, target: &str) -> Result<(), UnixError> {
     request::<Option<()>>(path, Method::DELETE, target, Vec::new()).await.map(drop)
 }
 
+/// `POST target` with `body` as JSON; the answer's lines as they come, until [`Lines`] is dropped.
+///
+/// # Errors
+/// See [`get`], up to the answer's head.
+pub async fn post_for_lines(path: &Path, target: &str, body: &impl Serialize) -> Result<Lines, UnixError> {
+    let what = format!("POST {target}");
+    let bytes = serde_json::to_vec(body).map_err(|source| UnixError::Answer {
+        path: path.to_owned(),
+        request: what.clone(),
+        source,
+    })?;
+    let failed = |source: io::Error| UnixError::Connection { path: path.to_owned(), source };
+    let begun = timeout(PATIENCE, begin(path, Method::POST, target, bytes)).await;
+    let (driving, response) = begun
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")))
+        .map_err(failed)?;
+    let status = response.status();
+    let body = Body::new(response.into_body());
+    if !status.is_success() {
+        let bytes =
+            axum::body::to_bytes(body, MAX_ANSWER).await.map_err(|error| failed(io::Error::other(error)))?;
+        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        return Err(UnixError::Refused { path: path.to_owned(), request: what, status, text });
+    }
+    Ok(Lines { path: path.to_owned(), chunks: body.into_data_stream(), rest: Vec::new(), driving })
+}
+
+/// The lines of an answer without an end.
+pub struct Lines {
+    path: PathBuf,
+    chunks: axum::body::BodyDataStream,
+    /// What has come behind the last whole line.
+    rest: Vec<u8>,
+    driving: Driving,
+}
+
+impl Lines {
+    /// The lines that come next; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection broke, or a line is longer than an answer may be.
+    pub async fn next(&mut self) -> Option<Result<Vec<Vec<u8>>, UnixError>> {
+        loop {
+            let failed = |source| UnixError::Connection { path: self.path.clone(), source };
+            match self.chunks.next().await {
+                None => {
+                    self.driving.abort();
+                    return None;
+                }
+                Some(Err(error)) => return Some(Err(failed(io::Error::other(error)))),
+                Some(Ok(chunk)) => self.rest.extend_from_slice(&chunk),
+            }
+            if self.rest.len() > MAX_ANSWER {
+                return Some(Err(failed(io::Error::other("a line without an end"))));
+            }
+            if let Some(last) = self.rest.iter().rposition(|byte| *byte == b'\n') {
+                let behind = self.rest.split_off(last + 1);
+                let whole = std::mem::replace(&mut self.rest, behind);
+                let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+                return Some(Ok(lines.map(<[u8]>::to_vec).collect()));
+            }
+        }
+    }
+}
+
+/// The connection's task; it ends with this.
+struct Driving(tokio::task::JoinHandle<Result<(), hyper::Error>>);
+
+impl Driving {
+    fn abort(&self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 async fn request<T: DeserializeOwned>(
     path: &Path,
     method: Method,
@@ -137,9 +218,23 @@ async fn exchange(
     target: &str,
     body: Vec<u8>,
 ) -> io::Result<(StatusCode, Vec<u8>)> {
+    let (_driving, response) = begin(path, method, target, body).await?;
+    let status = response.status();
+    let bytes =
+        axum::body::to_bytes(Body::new(response.into_body()), MAX_ANSWER).await.map_err(io::Error::other)?;
+    Ok((status, bytes.to_vec()))
+}
+
+/// Sends a request and waits for the answer's head.
+async fn begin(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Vec<u8>,
+) -> io::Result<(Driving, hyper::Response<hyper::body::Incoming>)> {
     let stream = UnixStream::connect(path).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let driving = tokio::spawn(connection);
+    let driving = Driving(tokio::spawn(connection));
     let request = Request::builder()
         .method(method)
         .uri(target)
@@ -148,12 +243,7 @@ async fn exchange(
         .body(Body::from(body))
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let status = response.status();
-    let bytes =
-        axum::body::to_bytes(Body::new(response.into_body()), MAX_ANSWER).await.map_err(io::Error::other)?;
-    drop(sender);
-    driving.abort();
-    Ok((status, bytes.to_vec()))
+    Ok((driving, response))
 }
 
 #[cfg(test)]

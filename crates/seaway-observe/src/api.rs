@@ -9,6 +9,8 @@
 //! POST   /v1/observations/ID/packets  Select → Packets    what was captured so far and matches
 //! GET    /v1/observations/ID/rules    →  Rules            the rules that matching packets met so far
 //! DELETE /v1/observations/ID             204              ends it; it also ends by itself after `seconds`
+//! POST   /v1/capture      Capture     →  Streamed, …      packets with their bytes as they come, a line each, until the
+//!                                                         client closes; the first line says that it has begun
 //! ```
 
 use std::net::IpAddr;
@@ -87,6 +89,42 @@ pub struct PacketMatch {
     pub payload: Option<String>,
     /// A DNS message whose question has this name (absolute, case ignored).
     pub dns_name: Option<String>,
+}
+
+/// Asks for packets as they come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Capture {
+    /// Packets that match any of these are told; what is inside VXLAN is matched too.
+    pub packets: Vec<PacketFilter>,
+    /// Bytes of each packet that are told, from the IP header on.
+    pub snap: u32,
+}
+
+/// A line of a capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Streamed {
+    /// A packet.
+    Packet(Captured),
+    /// Packets that there was no room for since the capture began; told first of all, and when there are more.
+    Lost(u64),
+}
+
+/// A packet with its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Captured {
+    /// Nanoseconds since 1970, by the kernel's clock.
+    pub time: u64,
+    /// The link's name.
+    pub link: String,
+    /// It left by the link; else it came in.
+    pub out: bool,
+    /// Its length in bytes from the IP header on.
+    pub length: u32,
+    /// Its bytes from the IP header on, in base64; fewer than `length` where it was cut off.
+    pub data: String,
 }
 
 /// What was captured.

@@ -22,8 +22,10 @@ mod rules;
 mod select;
 mod server;
 mod session;
+mod stream;
 mod tap;
 
+pub use packet::{Parsed, parse};
 pub use server::router;
 
 /// Why an observer cannot tell.

@@ -20,18 +20,19 @@ const EXTENSIONS: usize = 8;
 
 /// A packet as captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Parsed<'a> {
+pub struct Parsed<'a> {
     /// Its headers; of a VXLAN packet, those of the packet inside.
-    pub(crate) ip: IpPacket,
+    pub ip: IpPacket,
     /// Length of the packet that `ip` tells about, as its header says.
-    pub(crate) length: u32,
+    pub length: u32,
     /// What follows the transport header; of an ICMP error, the packet that it quotes.
-    pub(crate) payload: &'a [u8],
-    pub(crate) outer: Option<Outer>,
+    pub payload: &'a [u8],
+    /// The tunnel packet around it.
+    pub outer: Option<Outer>,
 }
 
 /// Reads a captured packet, and what is in it where it is VXLAN; `None` where it is not IP.
-pub(crate) fn parse(data: &[u8]) -> Option<Parsed<'_>> {
+pub fn parse(data: &[u8]) -> Option<Parsed<'_>> {
     let outer = parse_ip(data, true)?;
     if outer.ip.protocol == UDP
         && let Some(port) = outer.ip.destination_port.filter(|port| VXLAN_PORTS.contains(port))

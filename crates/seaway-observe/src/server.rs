@@ -7,8 +7,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Observe, RouteQuery, Select, Started, Tuple};
-use crate::{Error, Observer, inspect, route as routes};
+use crate::api::{Capture, Observe, RouteQuery, Select, Started, Tuple};
+use crate::{Error, Observer, inspect, route as routes, stream};
 
 /// Tuples that one request may ask for.
 const MOST_TUPLES: usize = 4096;
@@ -23,6 +23,7 @@ pub fn router(observer: Observer) -> Router {
         .route("/v1/observations/{id}", axum::routing::delete(end))
         .route("/v1/observations/{id}/packets", post(packets))
         .route("/v1/observations/{id}/rules", get(rules))
+        .route("/v1/capture", post(capture))
         .with_state(observer)
 }
 
@@ -60,6 +61,15 @@ async fn links(State(observer): State<Observer>) -> Response {
 
 async fn route(State(observer): State<Observer>, Json(query): Json<RouteQuery>) -> Response {
     inside(observer, move || routes::route(&query)).await
+}
+
+async fn capture(State(observer): State<Observer>, Json(request): Json<Capture>) -> Response {
+    let begun = tokio::task::spawn_blocking(move || stream::start(observer.namespace(), request)).await;
+    match begun {
+        Ok(Ok(body)) => ([("content-type", "application/x-ndjson")], body).into_response(),
+        Ok(Err(error)) => refusal(&error),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the observer failed\n").into_response(),
+    }
 }
 
 async fn connections(State(observer): State<Observer>, Json(tuples): Json<Vec<Tuple>>) -> Response {

@@ -10,7 +10,7 @@ use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
 use seaway_http::unix;
 use seaway_net::rtnl::{VxlanSettings, VxlanSpec};
-use seaway_observe::api::{Connection, Link, Observe, PacketFilter, PacketMatch, Tuple};
+use seaway_observe::api::{Capture, Connection, Link, Observe, PacketFilter, PacketMatch, Streamed, Tuple};
 
 fn filter(protocol: u8, ports: &[u16]) -> PacketFilter {
     PacketFilter { protocol: Some(protocol), ports: ports.to_vec(), ..PacketFilter::default() }
@@ -265,4 +265,22 @@ async fn limits_and_ends() {
         observer.end(&id).await;
         assert!(unix::delete(observer.path(), &format!("/v1/observations/{id}")).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn packets_come_as_a_stream() {
+    let host = Host::new();
+    let observer = Served::new(&host);
+    let request = Capture { packets: vec![filter(17, &[7000])], snap: 2000 };
+    let mut lines = unix::post_for_lines(observer.path(), "/v1/capture", &request).await.unwrap();
+    let (sender, _receiver) = (host.udp("127.0.0.1:0"), host.udp("127.0.0.1:7000"));
+    sender.send_to(&[7; 1200], "127.0.0.1:7000").unwrap();
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        for line in lines.next().await.unwrap().unwrap() {
+            told.push(serde_json::from_slice::<Streamed>(&line).unwrap());
+        }
+    }
+    let [Streamed::Lost(0), Streamed::Packet(packet)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((packet.link.as_str(), packet.length, packet.data.len()), ("lo", 1228, 1640));
 }

@@ -11,6 +11,7 @@
 
 mod args;
 mod ask;
+mod capture;
 mod explain;
 mod gather;
 mod hop;
@@ -23,5 +24,6 @@ mod verify;
 mod world;
 
 pub use args::TraceArgs;
+pub use capture::{CaptureArgs, run as run_capture};
 pub use run::run;
 pub use status::{StatusArgs, run as status};

@@ -35,6 +35,8 @@ enum Command {
     Trace(seaway_trace::TraceArgs),
     /// What is programmed on each node, beside what the kernel has
     Status(seaway_trace::StatusArgs),
+    /// Packets of a flow on every link that it crosses
+    Capture(seaway_trace::CaptureArgs),
     /// The node's agent: pods' network, Services, the way out
     Agent(seaway_agent::AgentArgs),
     /// Cluster DNS, a drop-in for CoreDNS
@@ -97,6 +99,7 @@ fn arguments() -> Vec<OsString> {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Lab(args) => seaway_lab::run(args),
+        Command::Capture(args) => seaway_trace::run_capture(&args),
         Command::Trace(args) => seaway_trace::run(args),
         Command::Status(args) => seaway_trace::status(args),
         Command::Agent(args) => seaway_agent::run(args),
