@@ -256,12 +256,15 @@ pub(super) fn foreign(routes: &[Route], observed: &Observed, plan: &OverlayPlan)
     let ours = || plan.routes.iter().map(|route| route.dst).chain(plan.subnets.iter().copied());
     let devices: Vec<u32> =
         plan.devices.iter().filter_map(|device| observed.links.get(&device.name).copied()).collect();
+    let is_own = |route: &Route| {
+        [OVERLAY_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL].contains(&route.protocol)
+            || route.dev.is_some_and(|dev| devices.contains(&dev))
+    };
+    // One in the place of a planned one is a difference.
+    let is_in_the_way =
+        |route: &Route| route.metric.is_none() && plan.routes.iter().any(|planned| planned.dst == route.dst);
     let others = routes.iter().filter(|route| {
-        ![OVERLAY_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL].contains(&route.protocol)
-            && !route.dev.is_some_and(|dev| devices.contains(&dev))
-            // One in the place of a planned one is a difference.
-            && !(route.metric.is_none() && plan.routes.iter().any(|planned| planned.dst == route.dst))
-            && ours().any(|net| net.contains(&route.dst))
+        !is_own(route) && !is_in_the_way(route) && ours().any(|net| net.contains(&route.dst))
     });
     let name =
         |index| observed.links.iter().find(|(_, known)| **known == index).map(|(name, _)| name.clone());
