@@ -19,6 +19,8 @@ pub struct Lab {
     pub name: String,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
+    /// A folder that lasts as long as the lab runs.
+    pub run: PathBuf,
     /// The cloud: nodes, gateway, public addresses.
     pub cloud: CloudPlan,
     /// What is outside.
@@ -60,6 +62,7 @@ impl Lab {
         Ok(Self {
             name: name.to_owned(),
             kubeconfig: paths.admin_kubeconfig(),
+            run: paths.run.clone(),
             cloud: state.design.cloud,
             internet: state.design.internet,
             places: found.into_iter().map(|it| Place { label: it.label, pid: it.pid }).collect(),

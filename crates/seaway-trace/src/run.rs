@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -24,6 +25,8 @@ use crate::world::World;
 const DIFFERS: u8 = 1;
 /// Exit code: something could not be seen, or the question cannot be answered.
 const UNKNOWN: u8 = 2;
+/// How many predictions are kept on the disk.
+const PREDICTIONS: usize = 32;
 /// Ports that are taken for HTTP where TO names no scheme.
 const HTTP_PORTS: [u16; 9] = [80, 3000, 5000, 8000, 8080, 8181, 8888, 9090, 9376];
 
@@ -59,11 +62,12 @@ async fn trace(args: &TraceArgs, caller: Caller, target: Target, lab: &Lab) -> a
         print(&prediction.trace(&question), args.output)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let request = request(args, &target, &question, &resolved, &gathered.world);
     let told = prediction.trace(&question);
+    write_down(lab, &told, &request.token)?;
     if std::io::stderr().is_terminal() {
         eprintln!("predicted: {}: {}; sending the request …", told.verdict, told.reason);
     }
-    let request = request(args, &target, &question, &resolved, &gathered.world);
     let trace = verify(lab, &gathered.world, &question, &prediction, request).await?;
     print(&trace, args.output)?;
     Ok(match trace.verified.map(|verified| verified.0) {
@@ -71,6 +75,34 @@ async fn trace(args: &TraceArgs, caller: Caller, target: Target, lab: &Lab) -> a
         Some(Outcome::Differs) => ExitCode::from(DIFFERS),
         Some(Outcome::Unknown) | None => ExitCode::from(UNKNOWN),
     })
+}
+
+/// Writes the prediction to the disk, before the first packet: `traces/TOKEN.json` in the lab's folder, which goes with the lab.
+fn write_down(lab: &Lab, told: &Trace, token: &str) -> anyhow::Result<()> {
+    let folder = lab.run.join("traces");
+    let path = folder.join(format!("{token}.json"));
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&folder)?;
+        forget_old(&folder)?;
+        std::fs::write(&path, serde_json::to_vec_pretty(told)?)
+    };
+    write().with_context(|| format!("write the prediction to {}", path.display()))
+}
+
+/// Keeps the newest predictions alone.
+fn forget_old(folder: &Path) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort();
+    let surplus = files.len().saturating_sub(PREDICTIONS - 1);
+    for (_, path) in files.into_iter().take(surplus) {
+        // Another trace may have removed it.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
 }
 
 fn print(trace: &Trace, output: OutputArg) -> anyhow::Result<()> {
