@@ -52,7 +52,7 @@ pub struct CaptureArgs {
     /// Whose packets
     target: String,
     /// The lab
-    #[arg(long, default_value = "default")]
+    #[arg(long, env = "SEAWAY_LAB", default_value = "default")]
     name: String,
     /// Which packets
     #[arg(long, value_name = "EXPRESSION")]
