@@ -1,5 +1,5 @@
 # Thin names over `cargo xtask`; each target installs what the machine lacks (scripts/setup) and says so.
-.PHONY: help demo test lint bench fmt
+.PHONY: help demo test test-vm lint bench fmt
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -11,6 +11,10 @@ demo: ## Build, bring a lab up from examples/, show what it does, leave it runni
 test: ## Pass all the tests
 	scripts/setup test
 	cargo xtask test
+
+test-vm: ## Pass the tests of what talks to the kernel, SCTP's too, on Debian's kernel in a virtual machine
+	scripts/setup test
+	cargo xtask test-vm
 
 lint: ## rustfmt, clippy with warnings denied, tidy
 	cargo xtask lint

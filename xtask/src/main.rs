@@ -16,6 +16,8 @@ enum Task {
     Demo,
     /// Run all the tests
     Test,
+    /// Run the tests of what talks to the kernel on Debian's, in a virtual machine
+    TestVm,
     /// rustfmt, clippy with warnings denied, tidy
     Lint,
     /// Measure against the peers
@@ -33,6 +35,7 @@ fn main() -> anyhow::Result<()> {
             run("scripts/demo", &[&release_binary()])
         }
         Task::Test => run("cargo", &["test", "--workspace"]),
+        Task::TestVm => test_vm(),
         Task::Lint => {
             run("cargo", &["fmt", "--all", "--check"])?;
             run("cargo", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
@@ -44,6 +47,16 @@ fn main() -> anyhow::Result<()> {
         }
         Task::Tidy => tidy::check(),
     }
+}
+
+/// The integration tests of the crates at the kernel, each test binary in a machine of its own; those too that most kernels
+/// lack something for. What they decide is the same everywhere, so unit tests and their properties are left out.
+fn test_vm() -> anyhow::Result<()> {
+    let machine = std::env::current_dir()?.join("scripts/vm-test");
+    let runner = format!("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER={}", machine.display());
+    let packages = ["--package", "seaway-net", "--package", "seaway-cni", "--package", "seaway-proxy"];
+    let tests = ["--test", "*", "--no-fail-fast", "--", "--include-ignored"];
+    run("env", &[&[runner.as_str(), "cargo", "test"], &packages[..], &tests[..]].concat())
 }
 
 /// Where cargo puts the release binary (the cargo book, "Environment Variables").

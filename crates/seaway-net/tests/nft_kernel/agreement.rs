@@ -90,6 +90,12 @@ fn comparable(observed: Option<Observed>) -> Option<Observed> {
     })
 }
 
+/// Older kernels (Debian's 6.1) do not say that it is the set which is missing: then the element is named that was meant
+/// for it.
+fn is_vaguer(kernel: Option<&Object>, fake: Option<&Object>) -> bool {
+    matches!((kernel, fake), (Some(Object::Element { set, .. }), Some(Object::Set(missing))) if set == missing)
+}
+
 fn agree(transactions: &[Vec<Operation>]) {
     let id = TableId::new(Family::Ip, TABLE);
     let mut kernel = Kernel::open().unwrap();
@@ -100,7 +106,8 @@ fn agree(transactions: &[Vec<Operation>]) {
             (Ok(()), Ok(())) => {}
             (Err(kernel), Err(fake)) => {
                 assert_eq!(kernel.errno(), fake.errno(), "\n{transaction}\n{kernel}\n{fake}");
-                assert_eq!(kernel.object(), fake.object(), "\n{transaction}");
+                let (kernel, fake) = (kernel.object(), fake.object());
+                assert!(kernel == fake || is_vaguer(kernel, fake), "{kernel:?}\n{fake:?}\n{transaction}");
             }
             (kernel, fake) => panic!("{transaction}\nkernel: {kernel:?}\nfake: {fake:?}"),
         }
