@@ -117,11 +117,13 @@ pub(crate) fn skeleton(family: IpFamily, egress: &EgressPlan) -> Table {
     // Whatever new flow still has a cluster IP for its destination has not been translated: no endpoint, or no such
     // port.
     let refuse = |name: &str, hook| {
-        let rule = Rule::new()
-            .any_bit(Field::CtState, ct_state::NEW)
-            .in_set([family.daddr()], CLUSTER_IPS)
-            .reject(Reject::PortUnreachable);
-        Chain::base(name, ChainKind::Filter, hook, priority::FILTER).rule(rule)
+        let untranslated =
+            |rule: Rule| rule.any_bit(Field::CtState, ct_state::NEW).in_set([family.daddr()], CLUSTER_IPS);
+        let chain = Chain::base(name, ChainKind::Filter, hook, priority::FILTER);
+        // Linux's SCTP goes on after a port unreachable, and tries for minutes.
+        let sctp = untranslated(Rule::new().l4proto(SCTP)).reject(Reject::ProtocolUnreachable);
+        let chain = if family == IpFamily::V4 { chain.rule(sctp) } else { chain };
+        chain.rule(untranslated(Rule::new()).reject(Reject::PortUnreachable))
     };
     Table::new(family.family(), TABLE)
         .set(Set::new(SetSpec::typeof_fields(SERVICES, service_key).to_verdict()))

@@ -3,61 +3,26 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Cluster, Server, Topology, ask_tcp, ask_udp, ip, output, udp_client};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
-use seaway_model::{Backend, Flow, Masquerade, PlanDiff, Protocol, Translation};
-use seaway_net::conntrack::{Conntrack, Filter};
-use seaway_net::netns::NetNs;
+use common::streams::{begin_to_connect, connected, half_open};
+use common::{
+    Cluster, DEAD, NODE_IP, OUTSIDE, Server, Topology, VIP, ask_tcp, ask_udp, assert_as_planned, at, driver,
+    eventually, ip, output, udp_client, until_all_answer, vip,
+};
+use seaway_model::{Flow, PlanDiff, Protocol};
+use seaway_net::conntrack::Conntrack;
 use seaway_net::nft::{Kernel, Nft};
 use seaway_net::sysctl;
-use seaway_proxy::{FlowCleaner, NftablesDriver, ServiceDriver};
-
-const VIP: &str = "10.96.0.7";
-const OUTSIDE: &str = "192.0.2.2";
-const NODE_IP: &str = "192.0.2.1";
-
-fn driver(topology: &Topology) -> NftablesDriver<Kernel> {
-    NftablesDriver::new(topology.node.run(|| Kernel::open().unwrap()).unwrap())
-}
+use seaway_proxy::{FlowCleaner, ServiceDriver};
 
 fn generation(topology: &Topology) -> u32 {
     topology.node.run(|| Kernel::open().unwrap().generation().unwrap()).unwrap()
-}
-
-fn vip() -> SocketAddr {
-    SocketAddr::new(ip(VIP), 80)
-}
-
-fn at(address: IpAddr) -> SocketAddr {
-    SocketAddr::new(address, 8080)
-}
-
-/// Asks until all of `expected` have answered.
-fn until_all_answer(
-    expected: &[IpAddr],
-    mut ask: impl FnMut() -> (IpAddr, IpAddr),
-) -> BTreeSet<(IpAddr, IpAddr)> {
-    let mut seen = BTreeSet::new();
-    for _ in 0..500 {
-        let answer = ask();
-        assert!(expected.contains(&answer.0), "{answer:?} is no endpoint of {expected:?}");
-        seen.insert(answer);
-        if expected.iter().all(|server| seen.iter().any(|(seen, _)| seen == server)) {
-            return seen;
-        }
-    }
-    panic!("of {expected:?} only {seen:?} answered");
 }
 
 #[test]
@@ -83,19 +48,7 @@ fn pods_and_node_reach_every_endpoint_and_each_sees_who_calls() {
         let udp = until_all_answer(&all, || ask_udp(&udp_client(ns, dns)).unwrap());
         for (protocol, destination, answers) in [(Protocol::Tcp, vip(), tcp), (Protocol::Udp, dns, udp)] {
             let flow = Flow { source, destination: destination.ip(), protocol, port: 80 };
-            let Translation::Dnat { port } = cluster.plan.translate(&flow) else { panic!("{flow:?}") };
-            for (server, seen) in answers {
-                let backend = Backend { ip: server, port: 8080 };
-                assert!(port.backends.contains(&backend));
-                match cluster.plan.masquerade(&flow, Some(backend)) {
-                    None => assert_eq!(seen, source, "{flow:?} by {backend}"),
-                    Some(why) => {
-                        assert!(matches!(why, Masquerade::Hairpin | Masquerade::ClusterIpFromOutside));
-                        let node = [ip(NODE_IP), ip("169.254.1.1")];
-                        assert!(node.contains(&seen), "{flow:?} by {backend}: {why:?}, but seen as {seen}");
-                    }
-                }
-            }
+            assert_as_planned(&cluster, &flow, answers);
         }
     }
 }
@@ -307,49 +260,6 @@ fn a_udp_flow_moves_when_its_endpoint_goes() {
     }
 }
 
-/// An endpoint that never answers: nobody has the address, and the way to it is there.
-const DEAD: &str = "10.244.2.9";
-
-/// A TCP socket on a port of its own that has begun to connect.
-fn begin_to_connect(ns: &NetNs, source_port: u16, to: SocketAddr) -> OwnedFd {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    ns.run(|| {
-        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
-        bind(&socket, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, source_port))).unwrap();
-        assert_eq!(connect(&socket, &to), Err(Errno::INPROGRESS));
-        socket
-    })
-    .unwrap()
-}
-
-/// Waits until the socket is connected.
-fn connected(socket: OwnedFd) -> TcpStream {
-    let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
-    let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
-    assert_eq!(poll(&mut polled, Some(&patience)), Ok(1), "not connected");
-    assert_eq!(sockopt::socket_error(&socket).unwrap(), Ok(()));
-    let stream = TcpStream::from(socket);
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
-    stream
-}
-
-/// The endpoints that unanswered TCP connections to the service go to.
-fn half_open(conntrack: &mut Conntrack) -> Vec<IpAddr> {
-    let filter = Filter { unreplied: true, ..Filter::protocol(Protocol::Tcp.number()) };
-    let flows = conntrack.list_where(&filter, |flow| flow.original.destination == ip(VIP)).unwrap();
-    flows.iter().map(|flow| flow.reply.source).collect()
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < patience, "{what} did not come about");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn half_open_connections_move_when_their_endpoint_goes_and_established_ones_stay() {
     let mut topology = Topology::new();
@@ -378,27 +288,27 @@ fn half_open_connections_move_when_their_endpoint_goes_and_established_ones_stay
     cluster.set("web", VIP, Protocol::Tcp, &[leaving]);
     driver.sync(&cluster.plan).unwrap();
     let client = topology.pod(client);
-    let mut established = connected(begin_to_connect(client, 4001, vip()));
+    let mut established = connected(begin_to_connect(client, Protocol::Tcp, 4001, vip()));
     let (mut accepted, _) = leaver.accept().unwrap();
 
     // A client knocks at an endpoint that died, and gives up.
     let diff = cluster.set("web", VIP, Protocol::Tcp, &[ip(DEAD)]);
     driver.apply(&cluster.plan, &diff).unwrap();
-    let given_up = begin_to_connect(client, 4002, vip());
-    eventually("a half-open connection", || half_open(&mut conntrack) == [ip(DEAD)]);
+    let given_up = begin_to_connect(client, Protocol::Tcp, 4002, vip());
+    eventually("a half-open connection", || half_open(&mut conntrack, Protocol::Tcp) == [ip(DEAD)]);
     drop(given_up);
     let diff = cluster.set("web", VIP, Protocol::Tcp, &[staying]);
     driver.apply(&cluster.plan, &diff).unwrap();
 
     // The cause: what comes from the same port is taken for the old connection and goes to the dead.
     let before = knocks_at_the_dead();
-    let caught = begin_to_connect(client, 4002, vip());
+    let caught = begin_to_connect(client, Protocol::Tcp, 4002, vip());
     eventually("a new connection at the dead endpoint", || knocks_at_the_dead() > before);
-    assert_eq!(half_open(&mut conntrack), [ip(DEAD)]);
+    assert_eq!(half_open(&mut conntrack, Protocol::Tcp), [ip(DEAD)]);
 
     // The mend: its next SYN goes to the endpoint that there is.
     cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan.services);
-    eventually("the flow forgotten", || !half_open(&mut conntrack).contains(&ip(DEAD)));
+    eventually("the flow forgotten", || !half_open(&mut conntrack, Protocol::Tcp).contains(&ip(DEAD)));
     let mut answer = String::new();
     connected(caught).read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("10.244.1.6 "), "{answer}");

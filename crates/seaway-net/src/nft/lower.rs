@@ -411,17 +411,18 @@ fn reject_code(family: Family, reject: Reject) -> (u32, u8) {
     match (family, reject) {
         (_, Reject::TcpReset) => (TCP_RST, 0),
         (Family::Inet, Reject::NoRoute) => (ICMPX, 0),
-        (Family::Inet, Reject::PortUnreachable) => (ICMPX, 1),
+        (Family::Inet, Reject::PortUnreachable | Reject::ProtocolUnreachable) => (ICMPX, 1),
         (Family::Inet, Reject::HostUnreachable) => (ICMPX, 2),
         (Family::Inet, Reject::AdminProhibited) => (ICMPX, 3),
         (Family::Ip, Reject::NoRoute) => (ICMP, 0),
         (Family::Ip, Reject::HostUnreachable) => (ICMP, 1),
+        (Family::Ip, Reject::ProtocolUnreachable) => (ICMP, 2),
         (Family::Ip, Reject::PortUnreachable) => (ICMP, 3),
         (Family::Ip, Reject::AdminProhibited) => (ICMP, 13),
         (Family::Ip6, Reject::NoRoute) => (ICMP, 0),
         (Family::Ip6, Reject::AdminProhibited) => (ICMP, 1),
         (Family::Ip6, Reject::HostUnreachable) => (ICMP, 3),
-        (Family::Ip6, Reject::PortUnreachable) => (ICMP, 4),
+        (Family::Ip6, Reject::PortUnreachable | Reject::ProtocolUnreachable) => (ICMP, 4),
     }
 }
 

@@ -97,6 +97,9 @@ pub enum Reject {
     TcpReset,
     /// ICMP or ICMPv6 port unreachable, by the packet's family
     PortUnreachable,
+    /// ICMP protocol unreachable, which ends an SCTP handshake (RFC 9260, section 10); port unreachable outside of IPv4's
+    /// tables: ICMPv6 says so by another type (RFC 4443, section 3.4), which no rule can send
+    ProtocolUnreachable,
     /// ICMP or ICMPv6 communication administratively prohibited, by the packet's family
     AdminProhibited,
     /// ICMP host or ICMPv6 address unreachable, by the packet's family

@@ -315,15 +315,20 @@ fn write_learn(
 fn reject_text(reject: Reject, family: Family) -> &'static str {
     match (reject, family) {
         (Reject::TcpReset, _) => "reject with tcp reset",
-        (Reject::PortUnreachable, Family::Inet) => "reject with icmpx port-unreachable",
+        (Reject::PortUnreachable | Reject::ProtocolUnreachable, Family::Inet) => {
+            "reject with icmpx port-unreachable"
+        }
         (Reject::AdminProhibited, Family::Inet) => "reject with icmpx admin-prohibited",
         (Reject::HostUnreachable, Family::Inet) => "reject with icmpx host-unreachable",
         (Reject::NoRoute, Family::Inet) => "reject with icmpx no-route",
+        (Reject::ProtocolUnreachable, Family::Ip) => "reject with icmp prot-unreachable",
         (Reject::PortUnreachable, Family::Ip) => "reject with icmp port-unreachable",
         (Reject::AdminProhibited, Family::Ip) => "reject with icmp admin-prohibited",
         (Reject::HostUnreachable, Family::Ip) => "reject with icmp host-unreachable",
         (Reject::NoRoute, Family::Ip) => "reject with icmp net-unreachable",
-        (Reject::PortUnreachable, Family::Ip6) => "reject with icmpv6 port-unreachable",
+        (Reject::PortUnreachable | Reject::ProtocolUnreachable, Family::Ip6) => {
+            "reject with icmpv6 port-unreachable"
+        }
         (Reject::AdminProhibited, Family::Ip6) => "reject with icmpv6 admin-prohibited",
         (Reject::HostUnreachable, Family::Ip6) => "reject with icmpv6 addr-unreachable",
         (Reject::NoRoute, Family::Ip6) => "reject with icmpv6 no-route",

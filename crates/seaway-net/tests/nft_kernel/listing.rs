@@ -287,9 +287,13 @@ fn translations_of_all_kinds() {
 fn refusals_say_what_their_family_can_say() {
     for family in [Family::Ip, Family::Ip6] {
         let mut chain = Chain::base("filter", ChainKind::Filter, Hook::Input, priority::FILTER);
-        for reject in
-            [Reject::PortUnreachable, Reject::AdminProhibited, Reject::HostUnreachable, Reject::NoRoute]
-        {
+        for reject in [
+            Reject::PortUnreachable,
+            Reject::ProtocolUnreachable,
+            Reject::AdminProhibited,
+            Reject::HostUnreachable,
+            Reject::NoRoute,
+        ] {
             chain = chain.rule(Rule::new().reject(reject));
         }
         let mut policy_drop = Chain::base("output", ChainKind::Filter, Hook::Output, 5);

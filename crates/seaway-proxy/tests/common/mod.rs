@@ -2,28 +2,40 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
-use std::collections::BTreeMap;
+pub(crate) mod streams;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use seaway_model::{
-    Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, NodePlan, ObjectName, PlanDiff, Protocol,
-    Service, ServicePlan, ServicePort, Snapshot,
+    Backend, Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, Flow, Masquerade, NodePlan,
+    ObjectName, PlanDiff, Protocol, Service, ServicePlan, ServicePort, Snapshot, Translation,
 };
 use seaway_net::netns::NetNs;
+use seaway_net::nft::Kernel;
 use seaway_net::rtnl::{Route, Rtnl, Scope};
 use seaway_net::sysctl;
+use seaway_proxy::NftablesDriver;
 
 /// This node's name in the plans.
 pub(crate) const NODE: &str = "node-1";
 /// Nobody waits longer than this for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// A service's address.
+pub(crate) const VIP: &str = "10.96.0.7";
+/// The machine outside.
+pub(crate) const OUTSIDE: &str = "192.0.2.2";
+/// The node, as seen from outside.
+pub(crate) const NODE_IP: &str = "192.0.2.1";
+/// An endpoint that never answers: nobody has the address, and the way to it is there.
+pub(crate) const DEAD: &str = "10.244.2.9";
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -31,6 +43,28 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 
 pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
+}
+
+/// Where a service listens.
+pub(crate) fn vip() -> SocketAddr {
+    SocketAddr::new(ip(VIP), 80)
+}
+
+/// Where an endpoint listens.
+pub(crate) fn at(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, 8080)
+}
+
+pub(crate) fn driver(topology: &Topology) -> NftablesDriver<Kernel> {
+    NftablesDriver::new(topology.node.run(|| Kernel::open().unwrap()).unwrap())
+}
+
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < patience, "{what} did not come about");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// The node's router address as its pods see it.
@@ -125,7 +159,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn tcp(ns: &NetNs, at: SocketAddr) -> Self {
-        let listener = ns.run(|| TcpListener::bind(at).unwrap()).unwrap();
+        Self::streams(ns.run(|| TcpListener::bind(at).unwrap()).unwrap(), at)
+    }
+
+    pub(crate) fn sctp(ns: &NetNs, at: SocketAddr) -> Self {
+        Self::streams(streams::listen_sctp(ns, at), at)
+    }
+
+    fn streams(listener: TcpListener, at: SocketAddr) -> Self {
         listener.set_nonblocking(true).unwrap();
         Self::serve(move || match listener.accept() {
             Ok((mut stream, client)) => {
@@ -198,6 +239,40 @@ pub(crate) fn ask_udp(socket: &UdpSocket) -> io::Result<(IpAddr, IpAddr)> {
     let mut answer = [0; 64];
     let length = socket.recv(&mut answer)?;
     Ok(parse(std::str::from_utf8(&answer[..length]).unwrap()))
+}
+
+/// Asks until all of `expected` have answered.
+pub(crate) fn until_all_answer(
+    expected: &[IpAddr],
+    mut ask: impl FnMut() -> (IpAddr, IpAddr),
+) -> BTreeSet<(IpAddr, IpAddr)> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..500 {
+        let answer = ask();
+        assert!(expected.contains(&answer.0), "{answer:?} is no endpoint of {expected:?}");
+        seen.insert(answer);
+        if expected.iter().all(|server| seen.iter().any(|(seen, _)| seen == server)) {
+            return seen;
+        }
+    }
+    panic!("of {expected:?} only {seen:?} answered");
+}
+
+/// Those who answered `flow` are endpoints by the plan, and saw whom the plan says they see.
+pub(crate) fn assert_as_planned(cluster: &Cluster, flow: &Flow, answers: BTreeSet<(IpAddr, IpAddr)>) {
+    let Translation::Dnat { port } = cluster.plan.translate(flow) else { panic!("{flow:?}") };
+    for (server, seen) in answers {
+        let backend = Backend { ip: server, port: 8080 };
+        assert!(port.backends.contains(&backend));
+        match cluster.plan.masquerade(flow, Some(backend)) {
+            None => assert_eq!(seen, flow.source, "{flow:?} by {backend}"),
+            Some(why) => {
+                assert!(matches!(why, Masquerade::Hairpin | Masquerade::ClusterIpFromOutside));
+                let node = [ip(NODE_IP), ip(GATEWAY)];
+                assert!(node.contains(&seen), "{flow:?} by {backend}: {why:?}, but seen as {seen}");
+            }
+        }
+    }
 }
 
 fn parse(answer: &str) -> (IpAddr, IpAddr) {
