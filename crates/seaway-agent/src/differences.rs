@@ -26,14 +26,15 @@ pub(crate) fn compare(shared: &Shared) -> Option<Differences> {
     for _ in 0..LOOKS {
         let found = compare_once(&applied);
         let now = shared.applied_plan()?;
-        let settled = is_same(&applied, &now) && !shared.is_pending();
-        if found.differences.is_empty() || settled {
-            return Some(found);
+        // What is being put right at this moment is in the log when that is done.
+        let settled = (found.differences.is_empty() || is_same(&applied, &now)) && !shared.is_pending();
+        if settled {
+            return Some(Differences { mended: shared.mended.recent(), ..found });
         }
         std::thread::sleep(BETWEEN);
         applied = shared.applied_plan()?;
     }
-    Some(compare_once(&applied))
+    Some(Differences { mended: shared.mended.recent(), ..compare_once(&applied) })
 }
 
 fn is_same(one: &AppliedPlan, other: &AppliedPlan) -> bool {

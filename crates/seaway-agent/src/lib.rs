@@ -13,6 +13,7 @@ mod args;
 mod differences;
 mod health;
 mod kernel;
+mod mended;
 mod metrics;
 mod overlay;
 mod part;

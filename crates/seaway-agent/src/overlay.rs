@@ -7,7 +7,7 @@ use std::time::Duration;
 use seaway_cni::files;
 use seaway_cni::overlay::{self, Change};
 use seaway_kube::Update;
-use seaway_model::{NetConf, OverlayPlan, Snapshot, Underlay};
+use seaway_model::{Difference, NetConf, OverlayPlan, Snapshot, Underlay};
 use seaway_net::rtnl::Rtnl;
 
 use crate::announce::Announcement;
@@ -112,6 +112,17 @@ impl Part for Overlay {
     }
 
     fn mark_dirty(&mut self) {}
+
+    fn differences(&mut self) -> Vec<Difference> {
+        let Some((plan, underlay)) = self.shared.overlay() else { return Vec::new() };
+        match overlay::differences(&plan, &underlay) {
+            Ok((differences, _)) => differences,
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell what someone else changed");
+                Vec::new()
+            }
+        }
+    }
 
     /// A route or a neighbour that someone deleted comes back by this.
     fn resync(&self) -> Option<Duration> {

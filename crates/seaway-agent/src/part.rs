@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seaway_kube::{Subscription, Update};
+use seaway_model::Difference;
 use tokio::sync::Notify;
 
 use crate::status::{PartStatus, Shared};
@@ -31,6 +32,11 @@ pub(crate) trait Part: Send + 'static {
     /// Someone else changed what this part looks after: everything is to be compared the next time.
     fn mark_dirty(&mut self);
 
+    /// Where the kernel differs from the plan that was applied last; nothing as long as none was. Blocks.
+    fn differences(&mut self) -> Vec<Difference> {
+        Vec::new()
+    }
+
     /// How often everything is compared although nobody is known to have changed anything; `None` where a watch tells.
     fn resync(&self) -> Option<Duration> {
         None
@@ -40,6 +46,9 @@ pub(crate) trait Part: Send + 'static {
 /// Delays between attempts after an error.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// As many changes of others as one reconciliation logs.
+const TOLD: usize = 10;
 
 /// Keeps `part` in step for ever. `dirty` wakes it when someone else changed what it looks after.
 pub(crate) async fn keep(
@@ -58,6 +67,8 @@ pub(crate) async fn keep(
     let mut begun = false;
     loop {
         let queued;
+        // Neither the plan nor the part's own failure is the reason: what differs is someone else's doing.
+        let mut unasked = false;
         tokio::select! {
             update = updates.next() => {
                 queued = Instant::now();
@@ -70,6 +81,7 @@ pub(crate) async fn keep(
             }
             () = dirty.notified() => {
                 queued = Instant::now();
+                unasked = retry.is_none();
                 part.mark_dirty();
                 if !begun {
                     continue;
@@ -77,17 +89,21 @@ pub(crate) async fn keep(
             }
             () = until(due) => {
                 queued = Instant::now();
+                unasked = retry.is_none();
                 part.mark_dirty();
             }
         }
         shared.with_part(name, |status| status.begin());
         let task = tokio::task::spawn_blocking(move || {
+            let found = if unasked { part.differences() } else { Vec::new() };
             let outcome = part.reconcile();
-            (part, outcome)
+            let mended = if outcome.is_ok() { mended(found, &mut part) } else { Vec::new() };
+            (part, outcome, mended)
         });
         let outcome = match task.await {
-            Ok((returned, outcome)) => {
+            Ok((returned, outcome, mended)) => {
                 part = returned;
+                shared.mended.note(mended);
                 outcome
             }
             Err(error) => {
@@ -104,6 +120,19 @@ pub(crate) async fn keep(
         shared.with_part(name, |status: &mut PartStatus| status.end(generation, elapsed, &outcome));
         shared.metrics.observe(name, elapsed, &outcome);
     }
+}
+
+/// What of `found` is no more.
+fn mended(found: Vec<Difference>, part: &mut impl Part) -> Vec<Difference> {
+    if found.is_empty() {
+        return found;
+    }
+    let left = part.differences();
+    let mended: Vec<Difference> = found.into_iter().filter(|it| !left.contains(it)).collect();
+    for difference in mended.iter().take(TOLD) {
+        tracing::warn!(part = part.name(), %difference, "someone else's change was put right");
+    }
+    mended
 }
 
 /// Waits until then; for ever where there is nothing to wait for.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use seaway_kube::Update;
-use seaway_model::{EgressPlan, NodePlan, PlanDiff, ServiceAddress, ServicePlan, Snapshot};
+use seaway_model::{Difference, EgressPlan, NodePlan, PlanDiff, ServiceAddress, ServicePlan, Snapshot};
 use seaway_proxy::{FlowCleaner, ServiceDriver};
 
 use crate::part::{Outcome, Part};
@@ -101,5 +101,13 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
 
     fn mark_dirty(&mut self) {
         self.driver.mark_dirty();
+    }
+
+    fn differences(&mut self) -> Vec<Difference> {
+        let Some(plan) = self.shared.applied() else { return Vec::new() };
+        self.driver.differences(&plan).unwrap_or_else(|error| {
+            tracing::debug!(%error, "cannot tell what someone else changed");
+            Vec::new()
+        })
     }
 }

@@ -11,6 +11,7 @@ use seaway_kube::{Source, SourceStatus};
 use seaway_model::{NodePlan, OverlayPlan, Underlay};
 use serde::{Deserialize, Serialize};
 
+use crate::mended::MendedLog;
 use crate::metrics::Metrics;
 use crate::part::Outcome;
 
@@ -109,6 +110,7 @@ struct Between {
 pub(crate) struct Shared {
     pub(crate) node: String,
     pub(crate) metrics: Metrics,
+    pub(crate) mended: MendedLog,
     started: Timestamp,
     source: Source,
     parts: Mutex<BTreeMap<&'static str, PartStatus>>,
@@ -122,6 +124,7 @@ impl Shared {
         Self {
             node,
             metrics: Metrics::new(),
+            mended: MendedLog::default(),
             started: Timestamp::now(),
             source,
             parts: Mutex::default(),
@@ -151,6 +154,11 @@ impl Shared {
 
     pub(crate) fn applied(&self) -> Option<Arc<NodePlan>> {
         self.applied.load_full()
+    }
+
+    pub(crate) fn overlay(&self) -> Option<(Arc<OverlayPlan>, Arc<Underlay>)> {
+        let between = self.overlay.load_full()?;
+        Some((between.plan.clone(), between.underlay.clone()))
     }
 
     pub(crate) fn applied_plan(&self) -> Option<AppliedPlan> {

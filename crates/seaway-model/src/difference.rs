@@ -83,6 +83,17 @@ pub struct NotCompared {
     pub error: String,
 }
 
+/// Something that was not as planned, though nobody had changed the plan, until the agent put it right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mended {
+    /// When the agent had put it right, in milliseconds since 1970.
+    pub time: u64,
+    /// What was wrong.
+    #[serde(flatten)]
+    pub difference: Difference,
+}
+
 /// What `GET /v1/differences` of an agent answers: the plan in force beside the kernel's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,4 +108,7 @@ pub struct Differences {
     pub foreign: Vec<Foreign>,
     /// What could not be compared.
     pub not_compared: Vec<NotCompared>,
+    /// What the agent put right in the last five minutes, the latest last.
+    #[serde(default)]
+    pub mended: Vec<Mended>,
 }

@@ -15,7 +15,7 @@ mod problem;
 mod service_plan;
 mod snapshot;
 
-pub use difference::{Difference, Differences, Foreign, NotCompared, PlanPart};
+pub use difference::{Difference, Differences, Foreign, Mended, NotCompared, PlanPart};
 pub use egress_plan::EgressPlan;
 pub use explain::{Flow, Masquerade, NodePlan, Translation};
 pub use go_duration::parse_go_duration;

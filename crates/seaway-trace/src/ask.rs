@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::explain::Caller;
 use crate::gather::Gathered;
 use crate::names::{Answers, Files, Foreseen};
+use crate::patience::patiently;
 use crate::world::{Owner, World};
 
 /// The cluster's domain, where nothing says another one.
@@ -157,7 +158,8 @@ async fn ask_one(
     let target = format!("/v1/explain?name={name}&type={}&client={caller}", kind.as_str());
     for pod in pods {
         let Some(place) = lab.pod(&pod.namespace, &pod.name) else { continue };
-        if let Ok(told) = unix::get::<Explained>(&place.path("/run/seaway/dns.sock"), &target).await {
+        let socket = place.path("/run/seaway/dns.sock");
+        if let Ok(told) = patiently(unix::get::<Explained>(&socket, &target)).await {
             return foresee(lab, name, kind, told);
         }
     }

@@ -13,6 +13,7 @@ use seaway_http::unix;
 use seaway_lab::{Lab, Place};
 use seaway_model::{ObjectName, Protocol};
 
+use crate::patience::patiently;
 use crate::world::{AppliedFacts, HostFacts, NodeFacts, PodFacts, ServiceFacts, World};
 
 /// What was gathered: the world, and the objects that the name service needs in full.
@@ -67,8 +68,7 @@ async fn node_facts(lab: &Lab, node: &Node) -> NodeFacts {
 }
 
 async fn applied(place: &Place) -> Result<AppliedFacts, String> {
-    let plan: AppliedPlan =
-        unix::get(&place.observer(), "/v1/plan").await.map_err(|error| error.to_string())?;
+    let plan: AppliedPlan = patiently(unix::get(&place.observer(), "/v1/plan")).await?;
     Ok(AppliedFacts {
         node: plan.plan.as_ref().clone(),
         overlay: plan.overlay.map(|overlay| overlay.as_ref().clone()),

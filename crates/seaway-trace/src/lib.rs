@@ -16,6 +16,7 @@ mod explain;
 mod gather;
 mod hop;
 mod names;
+mod patience;
 mod render;
 mod run;
 mod status;

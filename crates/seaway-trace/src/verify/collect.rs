@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 use seaway_http::unix;
 use seaway_lab::Lab;
-use seaway_model::Differences;
+use seaway_model::{Differences, Mended};
 use seaway_observe::api::{
     Connection, Link, Observe, PacketFilter, PacketMatch, Packets, RouteAnswer, RouteQuery, RuleFilter,
     Rules, Select, Started, Tuple,
 };
 
+use super::deviations::Deviation;
 use super::evidence::{Seen, is_icmp, onward};
 use crate::explain::Prediction;
-use crate::hop::{Expect, Proto};
+use crate::hop::{Expect, Proto, State};
+use crate::patience::patiently;
 
 /// The longest that a trace watches, in seconds.
 const WATCH: u16 = 60;
@@ -39,11 +42,15 @@ pub(crate) struct Wanted {
     pub(crate) proto: Proto,
     /// Destinations of the request, before and after translation.
     pub(crate) destinations: BTreeSet<SocketAddr>,
-    /// For each place: the sources that it may see before translation.
-    pub(crate) sources: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// For each place: source and destination that the request may have when it comes there.
+    pub(crate) entries: BTreeMap<String, BTreeSet<(IpAddr, SocketAddr)>>,
     /// Name service is watched, too.
     pub(crate) names: bool,
 }
+
+/// An observer takes no more filters and addresses than these (seaway-observe).
+const MOST_RULES: usize = 64;
+const MOST_ADDRESSES: usize = 256;
 
 impl Wanted {
     /// What proves `prediction`.
@@ -51,22 +58,21 @@ impl Wanted {
         let mut wanted = Self {
             proto,
             destinations: BTreeSet::new(),
-            sources: BTreeMap::new(),
+            entries: BTreeMap::new(),
             names: !prediction.names.is_empty(),
         };
         for way in &prediction.ways {
             wanted.destinations.extend(way.choice.address.map(|ip| SocketAddr::new(ip, port)));
             wanted.destinations.extend(way.choice.backend);
+            let mut visited = BTreeSet::new();
             for hop in &way.hops {
                 if let Expect::Translate { backends } = &hop.expect {
                     wanted.destinations.extend(backends.iter().copied());
                 }
-                if let Some(before) = &hop.before {
-                    wanted
-                        .sources
-                        .entry(hop.place.clone())
-                        .or_default()
-                        .extend(before.source.iter().copied());
+                if let Some(before) = &hop.before
+                    && visited.insert(hop.place.as_str())
+                {
+                    wanted.entries.entry(hop.place.clone()).or_default().extend(entries(before));
                 }
             }
         }
@@ -74,29 +80,54 @@ impl Wanted {
     }
 
     fn observe(&self, place: &str) -> Observe {
-        let protocol = self.proto.number();
-        let addresses: BTreeSet<IpAddr> = self.destinations.iter().map(SocketAddr::ip).collect();
         let ports: BTreeSet<u16> = self.destinations.iter().map(SocketAddr::port).collect();
+        let mut addresses: BTreeSet<IpAddr> = self.destinations.iter().map(SocketAddr::ip).collect();
+        // Sent where it should not go, it is found by its source.
+        addresses.extend(self.entries.get(place).into_iter().flatten().map(|(source, _)| *source));
+        // Where there is no room for all of them, any will do: what is of the request is told apart later.
+        let addresses = if addresses.len() > MOST_ADDRESSES { BTreeSet::new() } else { addresses };
         let mut packets = vec![PacketFilter {
-            protocol: Some(protocol),
+            protocol: Some(self.proto.number()),
             addresses: addresses.into_iter().collect(),
             ports: if self.proto == Proto::Icmp { Vec::new() } else { ports.into_iter().collect() },
         }];
         if self.names {
             packets.push(PacketFilter { protocol: Some(17), addresses: Vec::new(), ports: vec![DNS_PORT] });
         }
-        let sources = self.sources.get(place).cloned().unwrap_or_default();
-        let rules = self.destinations.iter().flat_map(|destination| {
-            sources.iter().map(|source| RuleFilter {
-                protocol,
-                source: Some(*source),
-                source_port: None,
-                destination: Some(destination.ip()),
-                destination_port: (self.proto != Proto::Icmp).then_some(destination.port()),
-            })
-        });
-        Observe { packets, rules: rules.collect(), seconds: WATCH }
+        Observe { packets, rules: self.rules(place), seconds: WATCH }
     }
+
+    fn rules(&self, place: &str) -> Vec<RuleFilter> {
+        let entries = self.entries.get(place).into_iter().flatten();
+        let has_ports = self.proto != Proto::Icmp;
+        let exact = entries.clone().map(|(source, to)| RuleFilter {
+            protocol: self.proto.number(),
+            source: Some(*source),
+            source_port: None,
+            destination: Some(to.ip()),
+            destination_port: has_ports.then_some(to.port()),
+        });
+        let exact: Vec<RuleFilter> = exact.collect();
+        if exact.len() <= MOST_RULES {
+            return exact;
+        }
+        let coarse: BTreeSet<(IpAddr, u16)> = entries.map(|(source, to)| (*source, to.port())).collect();
+        let coarse = coarse.into_iter().take(MOST_RULES).map(|(source, port)| RuleFilter {
+            protocol: self.proto.number(),
+            source: Some(source),
+            destination_port: has_ports.then_some(port),
+            ..RuleFilter::default()
+        });
+        coarse.collect()
+    }
+}
+
+/// Every source of `state` with every destination.
+fn entries(state: &State) -> impl Iterator<Item = (IpAddr, SocketAddr)> {
+    let destination =
+        |text: &String| text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 0)));
+    let destinations: Vec<SocketAddr> = state.destination.iter().filter_map(destination).collect();
+    state.source.iter().flat_map(move |source| destinations.clone().into_iter().map(|to| (*source, to)))
 }
 
 /// Has all places of the lab watch; they do when this returns.
@@ -104,8 +135,9 @@ pub(crate) async fn watch(lab: &Lab, wanted: &Wanted) -> Vec<Watcher> {
     let places = lab.places.iter().filter(|place| has_observer(&place.label));
     join_all(places.map(|place| async {
         let socket = place.observer();
-        let started = unix::post::<Started>(&socket, "/v1/observations", &wanted.observe(&place.label)).await;
-        let id = started.map(|started| started.id).map_err(|error| error.to_string());
+        let wanted = wanted.observe(&place.label);
+        let started = patiently(unix::post::<Started>(&socket, "/v1/observations", &wanted)).await;
+        let id = started.map(|started| started.id);
         Watcher { place: place.label.clone(), socket, id }
     }))
     .await
@@ -120,17 +152,22 @@ fn has_observer(label: &str) -> bool {
 pub(crate) async fn stop(watchers: &[Watcher]) {
     join_all(watchers.iter().map(|watcher| async {
         if let Ok(id) = &watcher.id {
-            let _ = unix::delete(&watcher.socket, &format!("/v1/observations/{id}")).await;
+            let _ = patiently(unix::delete(&watcher.socket, &format!("/v1/observations/{id}"))).await;
         }
     }))
     .await;
 }
 
 impl Watcher {
+    /// Why it does not watch.
+    pub(crate) fn blind(&self) -> Option<String> {
+        self.id.as_ref().err().cloned()
+    }
+
     async fn packets(&self, any: Vec<PacketMatch>) -> Result<Packets, String> {
         let id = self.id.as_ref().map_err(Clone::clone)?;
         let path = format!("/v1/observations/{id}/packets");
-        unix::post(&self.socket, &path, &Select { any }).await.map_err(|error| error.to_string())
+        patiently(unix::post(&self.socket, &path, &Select { any })).await
     }
 
     /// Messages about `names` on the place's links.
@@ -142,16 +179,16 @@ impl Watcher {
 
     async fn connection(&self, tuple: &Tuple) -> Option<Connection> {
         let found: Vec<Option<Connection>> =
-            unix::post(&self.socket, "/v1/connections", &[tuple]).await.unwrap_or_default();
+            patiently(unix::post(&self.socket, "/v1/connections", &[tuple])).await.unwrap_or_default();
         found.into_iter().next().flatten()
     }
 
     async fn route(&self, query: &RouteQuery) -> Option<RouteAnswer> {
-        unix::post(&self.socket, "/v1/route", query).await.ok()
+        patiently(unix::post(&self.socket, "/v1/route", query)).await.ok()
     }
 
     /// What the place saw of the request that comes here as `tuple`.
-    async fn seen(&self, tuple: Option<Tuple>, isn: Option<u32>, token: &str) -> Seen {
+    async fn seen(&self, tuple: Option<Tuple>, sought: &Sought<'_>) -> Seen {
         let id = match &self.id {
             Ok(id) => id,
             Err(reason) => return Seen { blind: Some(reason.clone()), ..Seen::default() },
@@ -161,23 +198,24 @@ impl Watcher {
             None => None,
         };
         let mut any: Vec<PacketMatch> = Vec::new();
-        match isn {
+        match sought.isn {
             Some(isn) => any.push(PacketMatch { tcp_isn: Some(isn), ..PacketMatch::default() }),
             None => {
-                any.push(PacketMatch { payload: Some(token.to_owned()), ..PacketMatch::default() });
-                let onward = connection.as_ref().map(onward);
-                any.extend(tuple.iter().chain(&onward).filter(|tuple| !is_icmp(tuple)).map(|tuple| {
-                    PacketMatch {
-                        protocol: Some(tuple.protocol),
-                        endpoint: Some((tuple.source, tuple.source_port)),
-                        ..PacketMatch::default()
-                    }
-                }));
+                any.push(PacketMatch { payload: Some(sought.token.to_owned()), ..PacketMatch::default() });
             }
         }
+        // Its answer may come by a link that it did not leave by.
+        let onward = connection.as_ref().map(onward);
+        let with_ports = tuple.iter().chain(&onward).filter(|tuple| !is_icmp(tuple));
+        any.extend(with_ports.map(|tuple| PacketMatch {
+            protocol: Some(tuple.protocol),
+            endpoint: Some((tuple.source, tuple.source_port)),
+            ..PacketMatch::default()
+        }));
         let packets = self.packets(any).await;
-        let rules: Result<Rules, _> = unix::get(&self.socket, &format!("/v1/observations/{id}/rules")).await;
-        let links: Vec<Link> = unix::get(&self.socket, "/v1/links").await.unwrap_or_default();
+        let path = format!("/v1/observations/{id}/rules");
+        let rules: Result<Rules, _> = patiently(unix::get(&self.socket, &path)).await;
+        let links: Vec<Link> = patiently(unix::get(&self.socket, "/v1/links")).await.unwrap_or_default();
         let mut seen = Seen { tuple, connection, links, ..Seen::default() };
         match (packets, rules) {
             (Ok(packets), Ok(rules)) => {
@@ -185,27 +223,31 @@ impl Watcher {
                 seen.packets = packets.packets;
                 seen.rules = of_request(rules, &seen);
             }
-            (Err(reason), _) => seen.blind = Some(reason),
-            (_, Err(reason)) => seen.blind = Some(reason.to_string()),
+            (Err(reason), _) | (_, Err(reason)) => seen.blind = Some(reason),
         }
-        self.diagnose(&mut seen).await;
+        self.diagnose(&mut seen, &sought.destinations).await;
         seen
     }
 
     /// Where the packet went no further: what the kernel would do with it now.
-    async fn diagnose(&self, seen: &mut Seen) {
-        let Some(tuple) = seen.connection.as_ref().map(onward).or(seen.tuple) else { return };
+    async fn diagnose(&self, seen: &mut Seen, destinations: &BTreeSet<IpAddr>) {
+        let Some(tuple) = seen.tuple else { return };
         if seen.forward().any(|packet| packet.out) {
             return;
         }
         let iif = seen.came_in().map(|packet| packet.link.clone());
-        let source = seen.tuple.map(|tuple| tuple.source);
-        let there =
-            RouteQuery { destination: tuple.destination, source: source.filter(|_| iif.is_some()), iif };
-        seen.route = self.route(&there).await;
-        if let Some(source) = source {
-            seen.way_back = self.route(&RouteQuery { destination: source, source: None, iif: None }).await;
+        // Conntrack forgets what the destination became where the packet was thrown away.
+        let destinations = match &seen.connection {
+            Some(connection) => vec![onward(connection).destination],
+            None => destinations.iter().copied().take(MOST_ROUTES).collect(),
+        };
+        for destination in destinations {
+            let source = Some(tuple.source).filter(|_| iif.is_some());
+            let there = RouteQuery { destination, source, iif: iif.clone() };
+            seen.routes.extend(self.route(&there).await.map(|answer| (destination, answer)));
         }
+        let back = RouteQuery { destination: tuple.source, source: None, iif: None };
+        seen.way_back = self.route(&back).await;
     }
 }
 
@@ -227,17 +269,37 @@ fn of_request(rules: Rules, seen: &Seen) -> Vec<seaway_observe::api::RuleHit> {
     rules.hits.into_iter().filter(|hit| ids.contains(&hit.packet)).collect()
 }
 
+/// What tells the request from others.
+struct Sought<'a> {
+    /// The sequence number of its SYN.
+    isn: Option<u32>,
+    /// What its payload contains.
+    token: &'a str,
+    /// Where it may go.
+    destinations: BTreeSet<IpAddr>,
+}
+
+/// Destinations that the kernel is asked about where it is not known which one was chosen.
+const MOST_ROUTES: usize = 16;
+
 /// What all places saw of a request that `first` saw as `tuple`.
 pub(crate) async fn collect(
     lab: &Lab,
     watchers: &[Watcher],
     first: &str,
     tuple: Tuple,
+    wanted: &Wanted,
     token: &str,
 ) -> BTreeMap<String, Seen> {
     let mut places = BTreeMap::new();
     let watcher = |name: &str| watchers.iter().find(|watcher| watcher.place == name);
-    let mut isn = None;
+    // Those behind a Service first: its own address leads nowhere.
+    let destinations = wanted.destinations.iter().map(SocketAddr::ip).filter(|ip| *ip != tuple.destination);
+    let mut destinations: BTreeSet<IpAddr> = destinations.collect();
+    if destinations.is_empty() {
+        destinations.insert(tuple.destination);
+    }
+    let mut sought = Sought { isn: None, token, destinations };
     if let Some(watcher) = watcher(first) {
         if tuple.protocol == 6 {
             let by_endpoint = PacketMatch {
@@ -248,27 +310,29 @@ pub(crate) async fn collect(
             let packets = watcher.packets(vec![by_endpoint]).await.unwrap_or_default().packets;
             let syn =
                 packets.iter().filter_map(|packet| packet.ip.tcp.as_ref()).rfind(|tcp| tcp.syn && !tcp.ack);
-            isn = syn.map(|tcp| tcp.sequence);
+            sought.isn = syn.map(|tcp| tcp.sequence);
         }
-        places.insert(first.to_owned(), watcher.seen(Some(tuple), isn, token).await);
+        places.insert(first.to_owned(), watcher.seen(Some(tuple), &sought).await);
     }
     let mut here = places.get(first).and_then(|seen| seen.connection.as_ref()).map_or(tuple, onward);
     // In the order in which they translate.
     let order: [fn(&str) -> bool; 3] =
         if is_host(first) { [is_gateway, is_node, is_host] } else { [is_node, is_gateway, is_host] };
     for group in order {
+        let sought = &sought;
         let others = watchers.iter().filter(|watcher| watcher.place != first && group(&watcher.place));
-        let seen = others
-            .map(|watcher| async { (watcher.place.clone(), watcher.seen(Some(here), isn, token).await) });
+        let seen =
+            others.map(|watcher| async { (watcher.place.clone(), watcher.seen(Some(here), sought).await) });
         let seen = join_all(seen).await;
         if let Some(connection) = seen.iter().find_map(|(_, seen)| seen.connection.as_ref()) {
             here = onward(connection);
         }
         places.extend(seen);
     }
+    // All nodes that saw it: the caller's own even if it saw nothing.
     for (name, seen) in &mut places {
-        if is_node(name) && !seen.packets.is_empty() {
-            seen.differences = differences(lab, name).await;
+        if is_node(name) && seen.blind.is_none() && (name == first || !seen.packets.is_empty()) {
+            seen.deviations = deviations(lab, name).await;
         }
     }
     places
@@ -286,17 +350,17 @@ fn is_host(place: &str) -> bool {
     place.starts_with("internet/")
 }
 
-/// Where a node's kernel differs from its plan.
-async fn differences(lab: &Lab, node: &str) -> Vec<(String, String)> {
+/// Where a node's kernel differs from its plan, or did until the agent put it right.
+pub(crate) async fn deviations(lab: &Lab, node: &str) -> Vec<Deviation> {
     let Some(place) = lab.place(node) else { return Vec::new() };
+    // Comparing takes longer than answering: the kernel's tables are read for it.
     let told: Result<Differences, _> = unix::get(&place.observer(), "/v1/differences").await;
-    let all = told.map(|told| told.differences).unwrap_or_default();
-    all.into_iter().map(|it| (part(&it), it.to_string())).collect()
-}
-
-fn part(difference: &seaway_model::Difference) -> String {
-    serde_json::to_value(difference.part)
-        .ok()
-        .and_then(|value| Some(value.as_str()?.to_owned()))
-        .unwrap_or_default()
+    let Ok(told) = told else { return Vec::new() };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let found = told.differences.into_iter().map(|difference| Deviation { difference, mended: None });
+    let mended = told.mended.into_iter().map(|Mended { time, difference }| Deviation {
+        difference,
+        mended: Some(now.saturating_sub(Duration::from_millis(time))),
+    });
+    found.chain(mended).collect()
 }

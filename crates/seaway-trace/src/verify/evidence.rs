@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use seaway_observe::api::{Connection, IpPacket, Link, Packet, RouteAnswer, RuleHit, Tuple};
+use seaway_observe::api::{Connection, IpPacket, Link, Packet, Packets, RouteAnswer, RuleHit, Tuple};
 
+use super::deviations::Deviation;
 use crate::hop::Proto;
 
 /// Everything that was seen.
@@ -16,8 +17,8 @@ pub(crate) struct Evidence {
     pub(crate) program: Program,
     /// `/etc/hosts`, `/etc/nsswitch.conf` and `/etc/resolv.conf` of the caller.
     pub(crate) files: Result<Files, String>,
-    /// DNS messages on the caller's link.
-    pub(crate) dns: Vec<Packet>,
+    /// DNS messages of the caller, as its node sees them, or why they cannot be told.
+    pub(crate) dns: Result<Packets, String>,
 }
 
 /// Files of name service.
@@ -64,12 +65,12 @@ pub(crate) struct Seen {
     pub(crate) rules: Vec<RuleHit>,
     /// The place's links.
     pub(crate) links: Vec<Link>,
-    /// What the kernel would do with the packet, where it went no further.
-    pub(crate) route: Option<RouteAnswer>,
+    /// What the kernel would do with the packet for each destination that it may have, where it went no further.
+    pub(crate) routes: Vec<(IpAddr, RouteAnswer)>,
     /// By which link an answer would leave, where the packet went no further.
     pub(crate) way_back: Option<RouteAnswer>,
-    /// Where the kernel differs from the plan: part, and how.
-    pub(crate) differences: Vec<(String, String)>,
+    /// Where the kernel differs from the plan, or did a moment ago.
+    pub(crate) deviations: Vec<Deviation>,
 }
 
 impl Seen {
@@ -105,9 +106,9 @@ impl Seen {
         self.packets.iter().filter(|packet| !self.is_forward(&packet.ip))
     }
 
-    /// The first packet of the request that came in.
+    /// The first packet of the request that came in, out of a tunnel where it was in one.
     pub(crate) fn came_in(&self) -> Option<&Packet> {
-        self.forward().find(|packet| !packet.out)
+        self.forward().find(|packet| !packet.out && packet.outer.is_none())
     }
 
     /// The rule that dropped the request's first packet.

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use seaway_observe::api::Packet;
+use seaway_observe::api::{Packet, RuleHit};
 
-use super::evidence::{Evidence, Seen, onward, rule_text, translated_to};
+use super::deviations;
+use super::evidence::{Evidence, Program, Seen, onward, rule_text, translated_to};
 use crate::hop::{Expect, Hop, HopKind, Outcome, OuterHeader, Verdict, Verified};
 
 /// A hop's result and what was seen.
@@ -24,15 +25,17 @@ fn unknown(text: impl Into<String>) -> Finding {
 }
 
 /// Judges the hops of one way; `caller_node` is where the caller's packets are first seen. A hop behind the first one that
-/// differs is never worse than unknown: nothing of the request can have come there as it was told.
+/// differs is never worse than unknown, if packets are all that speaks against it: nothing of the request can have come there
+/// as it was told.
 pub(crate) fn judge(hops: &mut [Hop], evidence: &Evidence, caller_node: &str) -> Verified {
+    let way = hops.to_vec();
     let mut failed = false;
     for hop in hops.iter_mut() {
-        let (mut outcome, mut text) = look(hop, evidence, caller_node);
-        let differences = planned_otherwise(hop, evidence);
-        if !differences.is_empty() {
+        let (mut outcome, mut text) = look(hop, &way, evidence, caller_node);
+        let planned_otherwise = deviations::concerning(hop, &way, evidence, caller_node);
+        if let Some(deviations) = planned_otherwise {
             outcome = Outcome::Differs;
-            text = format!("{text}; the kernel is not as planned: {}", differences.join("; "));
+            text = format!("{text}; {deviations}");
         } else if failed && outcome == Outcome::Differs {
             outcome = Outcome::Unknown;
         }
@@ -48,37 +51,30 @@ pub(crate) fn judge(hops: &mut [Hop], evidence: &Evidence, caller_node: &str) ->
     })
 }
 
-/// Where the kernel differs from the plan in what this hop is about.
-fn planned_otherwise(hop: &Hop, evidence: &Evidence) -> Vec<String> {
-    let part = match hop.kind {
-        HopKind::Service => "services",
-        HopKind::Snat => "egress",
-        HopKind::Route => "overlay",
-        _ => return Vec::new(),
-    };
-    let seen = evidence.places.get(&hop.place);
-    let all = seen.iter().flat_map(|seen| &seen.differences);
-    all.filter(|(its, _)| its == part).map(|(_, text)| text.clone()).collect()
-}
-
-fn look(hop: &Hop, evidence: &Evidence, caller_node: &str) -> Finding {
+fn look(hop: &Hop, way: &[Hop], evidence: &Evidence, caller_node: &str) -> Finding {
     let at = match (hop.kind, &hop.expect) {
         // A pod's own link is seen from its node.
         (HopKind::Route, Expect::Enter) => caller_node,
         _ => hop.place.as_str(),
     };
-    let nothing = Seen { blind: Some("no observer there".to_owned()), ..Seen::default() };
+    let nothing =
+        Seen { blind: Some("it has no observer, or the request never left".to_owned()), ..Seen::default() };
     let seen = evidence.places.get(at).unwrap_or(&nothing);
+    if let Some(mtu) = too_big(hop, seen) {
+        return differs(format!("packets of more than {mtu} bytes do not fit: it sent ICMP back to say so"));
+    }
     match &hop.expect {
         Expect::Nothing => ok("nothing to be seen here"),
         Expect::Unseen => unknown("cannot be seen from here"),
         Expect::Hosts { .. } | Expect::ResolvConf { .. } | Expect::Dns(_) => {
             super::names::look(hop, evidence)
         }
-        Expect::Return => way_back(evidence, caller_node),
+        Expect::Return => way_back(way, evidence, caller_node),
         Expect::Arrive { sources, answer } => arrival(hop, evidence, sources, *answer),
         Expect::Reject => rejected(evidence),
-        _ if seen.blind.is_some() => unknown(seen.blind.clone().unwrap_or_default()),
+        _ if seen.blind.is_some() => {
+            unknown(format!("{at} cannot be asked: {}", seen.blind.clone().unwrap_or_default()))
+        }
         Expect::Enter => entered(evidence, seen),
         Expect::Translate { backends } => translated(evidence, seen, backends),
         Expect::Pass => passed(seen),
@@ -111,6 +107,26 @@ fn look(hop: &Hop, evidence: &Evidence, caller_node: &str) -> Finding {
             }
         }
     }
+}
+
+/// Destination unreachable, fragmentation needed (RFC 792); packet too big (RFC 4443, section 3.2).
+const UNREACHABLE: u8 = 3;
+const FRAGMENTATION_NEEDED: u8 = 4;
+const PACKET_TOO_BIG: u8 = 2;
+
+/// The MTU of which this place itself told one side of the connection.
+fn too_big(hop: &Hop, seen: &Seen) -> Option<u32> {
+    if !matches!(hop.kind, HopKind::Route | HopKind::Gateway) || hop.expect == Expect::Enter {
+        return None;
+    }
+    let told = |packet: &Packet| {
+        let icmp = packet.ip.icmp.as_ref().filter(|icmp| icmp.about.is_some())?;
+        let v4 = packet.ip.protocol == 1 && (icmp.kind, icmp.code) == (UNREACHABLE, FRAGMENTATION_NEEDED);
+        let v6 = packet.ip.protocol == 58 && icmp.kind == PACKET_TOO_BIG;
+        (v4 || v6).then_some(icmp.mtu.unwrap_or(0))
+    };
+    let came = seen.packets.iter().any(|packet| !packet.out && told(packet).is_some());
+    seen.packets.iter().filter(|packet| packet.out && !came).find_map(told)
 }
 
 /// How pods' links on nodes are called (ARCHITECTURE.md, registry).
@@ -147,7 +163,7 @@ fn entered(evidence: &Evidence, seen: &Seen) -> Finding {
 
 fn translated(evidence: &Evidence, seen: &Seen, backends: &BTreeSet<SocketAddr>) -> Finding {
     let Some(connection) = &seen.connection else {
-        return untracked(evidence, seen);
+        return untracked(evidence, seen, backends);
     };
     let to = translated_to(connection);
     let called = SocketAddr::new(connection.original.destination, connection.original.destination_port);
@@ -159,13 +175,23 @@ fn translated(evidence: &Evidence, seen: &Seen, backends: &BTreeSet<SocketAddr>)
         (true, false) => {
             differs(format!("conntrack: {called} was translated to {to}{}", foreign_rules(seen)))
         }
-        (false, true) => differs(format!("conntrack: {called} was not translated")),
+        (false, true) => differs(format!("conntrack: {called} was not translated{}", whose(seen))),
         (false, false) if backends.contains(&to) => ok(format!("conntrack: {called} → {to}")),
         (false, false) => differs(format!(
             "conntrack: {called} → {to}, which is none of the planned endpoints{}",
-            foreign_rules(seen)
+            whose(seen)
         )),
     }
+}
+
+/// Who translated to what is not planned.
+fn whose(seen: &Seen) -> String {
+    let foreign = foreign_rules(seen);
+    if !foreign.is_empty() || !seen.deviations.is_empty() || seen.lost {
+        return foreign;
+    }
+    " (no rule did that to this packet: the entry is from an earlier one of the same addresses and ports)"
+        .to_owned()
 }
 
 /// Rules of tables that are not ours which the packet met.
@@ -177,18 +203,40 @@ fn foreign_rules(seen: &Seen) -> String {
     if texts.is_empty() { String::new() } else { format!(" (met {})", texts.join("; ")) }
 }
 
-/// There is no connection where one should be.
-fn untracked(evidence: &Evidence, seen: &Seen) -> Finding {
-    if let Some(hit) = seen.dropped_by() {
-        return differs(format!("dropped by {}", rule_text(hit)));
+/// There is no connection where one should be: conntrack forgets one whose first packet is thrown away. What rules the
+/// packet met tells as much as can be told; the hop that threw it away is another one.
+fn untracked(evidence: &Evidence, seen: &Seen, backends: &BTreeSet<SocketAddr>) -> Finding {
+    if seen.forward().next().is_none() {
+        let failure = failure_text(evidence).map(|text| format!("; {text}")).unwrap_or_default();
+        return unknown(format!("never came here{failure}"));
     }
-    match (seen.came_in().is_some() || seen.forward().next().is_some(), failure_text(evidence)) {
-        (true, _) => {
-            missing(seen, &format!("the packet came, but no connection was made of it{}", stuck(seen)))
+    match seen.dropped_by() {
+        Some(hit) if is_choice(hit) => {
+            return differs(format!("dropped by {}: no endpoint was found", rule_text(hit)));
         }
-        (false, Some(text)) if !seen.lost => unknown(format!("never came here; {text}")),
-        (false, _) => unknown("never came here"),
+        Some(hit) => return unknown(format!("dropped by {}", rule_text(hit))),
+        None => {}
     }
+    let called = seen.tuple.map(|tuple| SocketAddr::new(tuple.destination, tuple.destination_port));
+    let met = seen
+        .rules
+        .iter()
+        .filter_map(|hit| Some(SocketAddr::new(hit.destination?, hit.destination_port.unwrap_or_default())));
+    let other = met.filter(|to| Some(*to) != called).last();
+    match (other, backends.is_empty()) {
+        (Some(to), false) if backends.contains(&to) => ok(format!("rules: the destination became {to}")),
+        (Some(to), _) => differs(format!("rules: the destination became {to}{}", foreign_rules(seen))),
+        (None, true) if !seen.rules.is_empty() => ok("rules: the destination is not translated"),
+        (None, false) if seen.rules.iter().any(is_choice) => {
+            unknown("rules: an endpoint was chosen; which one cannot be told, as the packet went no further")
+        }
+        (None, _) => unknown("no connection was made of it"),
+    }
+}
+
+/// The rule chooses an endpoint.
+fn is_choice(hit: &RuleHit) -> bool {
+    hit.table.ends_with(" seaway") && hit.chain.starts_with("pick_")
 }
 
 fn passed(seen: &Seen) -> Finding {
@@ -220,7 +268,8 @@ fn left(
         return ok(format!("left by {} as {}", packet.link, addresses(packet)));
     }
     if let Some(packet) = out.first() {
-        return differs(format!("left by {} as {}, not by {name}", packet.link, addresses(packet)));
+        let why = foreign_rules(seen);
+        return differs(format!("left by {} as {}, not by {name}{why}", packet.link, addresses(packet)));
     }
     went_no_further(evidence, seen)
 }
@@ -236,19 +285,17 @@ fn went_no_further(evidence: &Evidence, seen: &Seen) -> Finding {
             _ => missing(seen, "never came here"),
         };
     }
-    missing(seen, &format!("came here and went no further{}", stuck(seen)))
+    missing(seen, &format!("came here and went no further{}{}", stuck(seen), foreign_rules(seen)))
 }
 
 /// Why the kernel may have kept the packet.
 fn stuck(seen: &Seen) -> String {
-    if let Some(route) = &seen.route
-        && route.kind != "unicast"
-        && route.kind != "local"
-    {
-        return format!(": the kernel's route for it is {} {}", route.kind, route.network);
+    let bad = seen.routes.iter().find(|(_, route)| !matches!(route.kind.as_str(), "unicast" | "local"));
+    if let Some((to, route)) = bad {
+        let network = if route.network.is_empty() { String::new() } else { format!(" ({})", route.network) };
+        return format!(": the kernel's route for {to} is {}{network}", route.kind);
     }
-    let came = seen.came_in().map(|packet| packet.link.clone());
-    let link = came.as_ref().and_then(|name| seen.links.iter().find(|link| link.name == *name));
+    let link = seen.came_in().and_then(|packet| seen.links.iter().find(|link| link.name == packet.link));
     if let (Some(link), Some(back)) = (link, &seen.way_back)
         && link.rp_filter == 1
         && back.oif.as_ref() != Some(&link.name)
@@ -341,6 +388,9 @@ fn source(hop: &Hop, seen: &Seen, planned: &BTreeSet<IpAddr>) -> Finding {
 
 fn rejected(evidence: &Evidence) -> Finding {
     match &evidence.program.failure {
+        Some((stage, error)) if error.starts_with("ETIMEDOUT") => {
+            differs(format!("it was not rejected, but swallowed: {stage}: {error}"))
+        }
         Some((stage, error)) => ok(format!("the program: {stage}: {error}")),
         None => differs("it was not rejected: the program got its answer"),
     }
@@ -352,19 +402,43 @@ fn arrival(hop: &Hop, evidence: &Evidence, sources: &BTreeSet<IpAddr>, answer: O
     let here = evidence.places.get(&hop.place);
     let program = &evidence.program;
     let Some((seen, packet)) = place.or_else(|| here.and_then(|seen| Some((seen, seen.came_in()?)))) else {
-        let blind = here.is_none_or(|seen| seen.blind.is_some()) && program.connected;
-        return match (blind || local(hop), program.connected) {
-            (true, true) => ok("the program was answered"),
+        let blind = here.is_none_or(|seen| seen.blind.is_some());
+        let on = sent_on(hop, evidence, sources);
+        return match (program.connected, on) {
+            (true, _) if local(hop) => ok("the program was answered"),
+            (true, on) if blind => {
+                let came = on.map_or_else(|| "not seen there".to_owned(), |(_, text)| text);
+                served(program, &came, None, hop)
+            }
+            (false, Some((seen, text))) if blind => {
+                answered(evidence, &seen.backward().collect::<Vec<_>>(), &text, None, answer, hop)
+            }
+            (_, Some((_, text))) if !here.is_some_and(|seen| seen.lost) => {
+                differs(format!("{text}, but never came in there"))
+            }
             _ => unknown("never seen there"),
         };
     };
     let from = packet.ip.source;
-    if !from.is_some_and(|ip| sources.contains(&ip)) {
-        return differs(format!("came from {}", show(from)));
-    }
     let came = format!("came from {}", show(from));
-    let reset = seen
-        .backward()
+    if !from.is_some_and(|ip| sources.contains(&ip)) {
+        return differs(came);
+    }
+    answered(evidence, &seen.backward().collect::<Vec<_>>(), &came, from, answer, hop)
+}
+
+/// What the destination made of the request, by the packets that came from there.
+fn answered(
+    evidence: &Evidence,
+    backward: &[&Packet],
+    came: &str,
+    from: Option<IpAddr>,
+    answer: Option<Verdict>,
+    hop: &Hop,
+) -> Finding {
+    let program = &evidence.program;
+    let reset = backward
+        .iter()
         .any(|packet| packet.ip.tcp.as_ref().is_some_and(|tcp| tcp.rst && tcp.ack && !program.connected));
     match answer {
         Some(Verdict::Refused) => match (&program.failure, program.connected) {
@@ -377,22 +451,49 @@ fn arrival(hop: &Hop, evidence: &Evidence, sources: &BTreeSet<IpAddr>, answer: O
                 differs(format!("{came}; HTTP {}", status.map_or("no answer".to_owned(), |s| s.to_string())))
             }
         },
-        Some(_) if program.connected => served(program, &came, from, hop),
+        Some(_) if program.connected => served(program, came, from, hop),
         Some(_) if reset => differs(format!("{came}, and was reset: nothing listens there")),
         Some(_) => {
             let failure = failure_text(evidence).unwrap_or_default();
-            if seen.backward().next().is_some() {
+            if backward.is_empty() {
+                differs(format!("{came}, and was not answered; {failure}"))
+            } else if backward
+                .iter()
+                .any(|packet| packet.ip.icmp.as_ref().is_some_and(|it| it.about.is_some()))
+            {
+                differs(format!("{came}, and was answered with an ICMP error; {failure}"))
+            } else {
                 // The answer was lost later.
                 ok(format!("{came}, and was answered"))
-            } else {
-                differs(format!("{came}, and was not answered; {failure}"))
             }
         }
         None => ok(format!("{came}; {}", failure_text(evidence).unwrap_or_else(|| "answered".to_owned()))),
     }
 }
 
-fn served(program: &super::evidence::Program, came: &str, from: Option<IpAddr>, hop: &Hop) -> Finding {
+/// The place before the destination that sent the request on to it.
+fn sent_on<'a>(hop: &Hop, evidence: &'a Evidence, sources: &BTreeSet<IpAddr>) -> Option<(&'a Seen, String)> {
+    // A pod's link is its node's.
+    let wanted = hop.before.as_ref().filter(|_| !hop.place.starts_with("pod/"))?;
+    evidence.places.iter().filter(|(place, _)| **place != hop.place).find_map(|(place, seen)| {
+        let packet = seen.forward().find(|packet| {
+            let is_source = packet.ip.source.is_some_and(|ip| sources.contains(&ip));
+            packet.out && packet.outer.is_none() && is_source && goes_to(packet, &wanted.destination)
+        })?;
+        Some((seen, format!("left {place} by {} as {}", packet.link, addresses(packet))))
+    })
+}
+
+fn goes_to(packet: &Packet, destinations: &BTreeSet<String>) -> bool {
+    let destination = match (packet.ip.destination, packet.ip.destination_port) {
+        (Some(ip), Some(port)) => SocketAddr::new(ip, port).to_string(),
+        (Some(ip), None) => ip.to_string(),
+        _ => return false,
+    };
+    destinations.contains(&destination)
+}
+
+fn served(program: &Program, came: &str, from: Option<IpAddr>, hop: &Hop) -> Finding {
     if let Some((stage, error)) = &program.failure {
         return differs(format!("{came}; then {stage}: {error}"));
     }
@@ -401,6 +502,7 @@ fn served(program: &super::evidence::Program, came: &str, from: Option<IpAddr>, 
     // The internet's hosts answer with the caller's address as they see it.
     if hop.place.starts_with("internet/")
         && program.status == Some(200)
+        && from.is_some()
         && Some(body) != from.map(|ip| ip.to_string()).as_deref()
     {
         return differs(format!("{came}{status}, but says that it saw {body:?}"));
@@ -419,17 +521,12 @@ fn arrived_at<'a>(hop: &Hop, seen: &'a Seen) -> Option<(&'a Seen, &'a Packet)> {
     let wanted = hop.before.as_ref()?;
     let to_pod = hop.place.starts_with("pod/");
     let packet = seen.forward().find(|packet| {
-        let destination = match (packet.ip.destination, packet.ip.destination_port) {
-            (Some(ip), Some(port)) => SocketAddr::new(ip, port).to_string(),
-            (Some(ip), None) => ip.to_string(),
-            _ => return false,
-        };
-        to_pod && packet.out && packet.link.starts_with(POD_LINK) && wanted.destination.contains(&destination)
+        to_pod && packet.out && packet.link.starts_with(POD_LINK) && goes_to(packet, &wanted.destination)
     })?;
     Some((seen, packet))
 }
 
-fn way_back(evidence: &Evidence, caller_node: &str) -> Finding {
+fn way_back(way: &[Hop], evidence: &Evidence, caller_node: &str) -> Finding {
     let program = &evidence.program;
     if program.connected || program.status.is_some() {
         let text = match (&program.failure, program.status) {
@@ -439,7 +536,10 @@ fn way_back(evidence: &Evidence, caller_node: &str) -> Finding {
             (None, Some(status)) => format!("the program has its answer, HTTP {status}"),
             (None, None) => "the program has its answer".to_owned(),
         };
-        return ok(text);
+        return match another_way_back(way, evidence) {
+            Some(other) => differs(format!("{text}, but {other}")),
+            None => ok(text),
+        };
     }
     let seen = evidence.places.get(caller_node);
     let answered = seen.is_some_and(|seen| seen.backward().next().is_some());
@@ -448,7 +548,37 @@ fn way_back(evidence: &Evidence, caller_node: &str) -> Finding {
         (Some((stage, error)), false) if error.starts_with("ECONNREFUSED") => {
             ok(format!("the program was told: {stage}: {error}"))
         }
-        (Some((stage, error)), false) => differs(format!("no answer came; the program: {stage}: {error}")),
+        (Some((stage, error)), false) => differs(format!(
+            "no answer came; the program: {stage}: {error}{}",
+            lost_on_the_way_back(way, evidence)
+        )),
         (None, _) => unknown("nothing came back"),
     }
+}
+
+/// The answer did not come out of the tunnel that the request went into.
+fn another_way_back(way: &[Hop], evidence: &Evidence) -> Option<String> {
+    way.iter().find_map(|hop| {
+        let Expect::Tunnel { device, .. } = &hop.expect else { return None };
+        let seen = evidence.places.get(&hop.place).filter(|seen| !seen.lost)?;
+        let mut came = seen.backward().filter(|packet| !packet.out && packet.outer.is_none());
+        let first = came.next()?;
+        if first.link == *device || came.any(|packet| packet.link == *device) {
+            return None;
+        }
+        Some(format!("the answer came to {} by {}, not out of {device}", hop.place, first.link))
+    })
+}
+
+/// Where the answer got to, from the destination on.
+fn lost_on_the_way_back(way: &[Hop], evidence: &Evidence) -> String {
+    let mut visited = BTreeSet::new();
+    let places = way.iter().rev().map(|hop| hop.place.as_str()).filter(|place| visited.insert(*place));
+    let seen = places.filter_map(|place| {
+        let seen = evidence.places.get(place)?;
+        Some((place, seen.backward().filter(|packet| packet.outer.is_none()).last()?))
+    });
+    let Some((place, packet)) = seen.last() else { return String::new() };
+    let how = if packet.out { "left" } else { "came in" };
+    format!("; the answer was last seen at {place}: {how} by {} as {}", packet.link, addresses(packet))
 }

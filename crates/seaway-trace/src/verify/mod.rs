@@ -2,22 +2,24 @@
 //! observers saw.
 
 mod collect;
+mod deviations;
 mod evidence;
 mod judge;
 mod names;
 mod probe;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use seaway_lab::Lab;
+use seaway_observe::api::Packets;
 
 use crate::ask::read_files;
 use crate::explain::{Caller, Choice, Prediction, Question};
 use crate::hop::{Expect, Hop, HopKind, Outcome, Trace, Verified};
 use crate::world::World;
 use collect::{Wanted, Watcher, collect, stop, watch};
-use evidence::{Evidence, Files, Program, translated_to, tuple};
+use evidence::{Evidence, Files, Program, Seen, translated_to, tuple};
 pub(crate) use probe::Request;
 
 /// Sends the request and compares: the trace of the way that it took.
@@ -36,7 +38,8 @@ pub(crate) async fn verify(
     let program = probe::send(lab, &question.caller, request.clone()).await;
     let evidence = match program {
         Ok(program) => {
-            gather_evidence(lab, world, question, prediction, &watchers, program, &request.token).await
+            gather_evidence(lab, world, question, prediction, (&watchers, &wanted), program, &request.token)
+                .await
         }
         Err(error) => {
             stop(&watchers).await;
@@ -62,7 +65,7 @@ async fn gather_evidence(
     world: &World,
     question: &Question,
     prediction: &Prediction,
-    watchers: &[Watcher],
+    (watchers, wanted): (&[Watcher], &Wanted),
     program: Program,
     token: &str,
 ) -> Evidence {
@@ -76,17 +79,16 @@ async fn gather_evidence(
         })
         .collect();
     let own = own_addresses(world, &question.caller);
-    let mut dns = Vec::new();
-    if !asked.is_empty()
-        && let Some(watcher) = watchers.iter().find(|watcher| watcher.place == first)
-    {
-        let seen = watcher.dns(&asked).await.unwrap_or_default().packets;
-        let is_ours = |ip: Option<IpAddr>| ip.is_some_and(|ip| own.contains(&ip));
-        dns = seen
-            .into_iter()
-            .filter(|packet| is_ours(packet.ip.source) || is_ours(packet.ip.destination))
-            .collect();
-    }
+    let watcher = watchers.iter().find(|watcher| watcher.place == first);
+    let dns = match watcher {
+        _ if asked.is_empty() => Ok(Packets::default()),
+        Some(watcher) => watcher.dns(&asked).await.map(|mut seen| {
+            let is_ours = |ip: Option<IpAddr>| ip.is_some_and(|ip| own.contains(&ip));
+            seen.packets.retain(|packet| is_ours(packet.ip.source) || is_ours(packet.ip.destination));
+            seen
+        }),
+        None => Err(format!("there is no observer at {first}")),
+    };
     let place = match &question.caller {
         Caller::Pod(name) => lab.pod(&name.namespace, &name.name),
         other => lab.place(&other.place()),
@@ -97,9 +99,15 @@ async fn gather_evidence(
     });
     let places = match program.socket {
         Some((source, destination)) => {
-            collect(lab, watchers, &first, tuple(question.proto, source, destination), token).await
+            collect(lab, watchers, &first, tuple(question.proto, source, destination), wanted, token).await
         }
-        None => Default::default(),
+        // It was not sent; the name service's way begins at the same node.
+        None => {
+            let blind = watcher.and_then(|watcher| watcher.blind());
+            let deviations =
+                if blind.is_none() { collect::deviations(lab, &first).await } else { Vec::new() };
+            BTreeMap::from([(first, Seen { blind, deviations, ..Seen::default() })])
+        }
     };
     Evidence { places, program, files, dns }
 }

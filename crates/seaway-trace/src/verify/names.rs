@@ -58,8 +58,19 @@ fn resolv_conf(planned: &str, text: &str) -> (Outcome, String) {
 }
 
 fn dns(expected: &DnsExpectation, evidence: &Evidence) -> (Outcome, String) {
-    let about: Vec<(&Packet, &Dns)> = evidence
-        .dns
+    let seen = match &evidence.dns {
+        Ok(seen) => seen,
+        Err(reason) => return (Outcome::Unknown, format!("nobody watched the caller's link: {reason}")),
+    };
+    let (outcome, text) = dns_of(expected, &seen.packets);
+    if seen.lost > 0 && outcome == Outcome::Differs {
+        return (Outcome::Unknown, format!("{text}, but the observer lost packets"));
+    }
+    (outcome, text)
+}
+
+fn dns_of(expected: &DnsExpectation, packets: &[Packet]) -> (Outcome, String) {
+    let about: Vec<(&Packet, &Dns)> = packets
         .iter()
         .filter_map(|packet| Some((packet, packet.ip.dns.as_ref()?)))
         .filter(|(_, dns)| dns.name == expected.name)
