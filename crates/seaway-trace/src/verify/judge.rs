@@ -290,11 +290,7 @@ fn went_no_further(evidence: &Evidence, seen: &Seen) -> Finding {
 
 /// Why the kernel may have kept the packet.
 fn stuck(seen: &Seen) -> String {
-    let bad = seen.routes.iter().find(|(_, route)| !matches!(route.kind.as_str(), "unicast" | "local"));
-    if let Some((to, route)) = bad {
-        let network = if route.network.is_empty() { String::new() } else { format!(" ({})", route.network) };
-        return format!(": the kernel's route for {to} is {}{network}", route.kind);
-    }
+    // Asked for its route, the kernel checks the source as well.
     let link = seen.came_in().and_then(|packet| seen.links.iter().find(|link| link.name == packet.link));
     if let (Some(link), Some(back)) = (link, &seen.way_back)
         && link.rp_filter == 1
@@ -305,6 +301,11 @@ fn stuck(seen: &Seen) -> String {
             link.name,
             back.oif.as_deref().unwrap_or("no link")
         );
+    }
+    let bad = seen.routes.iter().find(|(_, route)| !matches!(route.kind.as_str(), "unicast" | "local"));
+    if let Some((to, route)) = bad {
+        let network = if route.network.is_empty() { String::new() } else { format!(" ({})", route.network) };
+        return format!(": the kernel's route for {to} is {}{network}", route.kind);
     }
     String::new()
 }
@@ -582,3 +583,6 @@ fn lost_on_the_way_back(way: &[Hop], evidence: &Evidence) -> String {
     let how = if packet.out { "left" } else { "came in" };
     format!("; the answer was last seen at {place}: {how} by {} as {}", packet.link, addresses(packet))
 }
+
+#[cfg(test)]
+mod tests;
