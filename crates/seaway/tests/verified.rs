@@ -44,7 +44,7 @@ spec:
     }
 
     let client = lab.pid("pod/default/client/c");
-    let load = Load::start(client, address(&service, 80), "/hostname", Duration::from_millis(1));
+    let load = Load::start(client, address(&service, 80), "/hostname", Duration::from_millis(10));
     let mut wrong = Vec::new();
     for n in 0..times {
         let way: Vec<&str> = ways[n % ways.len()].iter().map(String::as_str).collect();
