@@ -218,11 +218,11 @@ fn untracked(evidence: &Evidence, seen: &Seen, backends: &BTreeSet<SocketAddr>) 
         None => {}
     }
     let called = seen.tuple.map(|tuple| SocketAddr::new(tuple.destination, tuple.destination_port));
-    let met = seen
+    let mut met = seen
         .rules
         .iter()
         .filter_map(|hit| Some(SocketAddr::new(hit.destination?, hit.destination_port.unwrap_or_default())));
-    let other = met.filter(|to| Some(*to) != called).last();
+    let other = met.rfind(|to| Some(*to) != called);
     match (other, backends.is_empty()) {
         (Some(to), false) if backends.contains(&to) => ok(format!("rules: the destination became {to}")),
         (Some(to), _) => differs(format!("rules: the destination became {to}{}", foreign_rules(seen))),
