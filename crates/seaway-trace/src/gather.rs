@@ -64,7 +64,14 @@ async fn node_facts(lab: &Lab, node: &Node) -> NodeFacts {
     };
     let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     let internal = addresses.filter(|address| address.type_ == "InternalIP");
-    NodeFacts { name, addresses: internal.filter_map(|address| address.address.parse().ok()).collect(), plan }
+    let endpoints = node.status.as_ref().and_then(|status| status.daemon_endpoints.as_ref());
+    let kubelet = endpoints.and_then(|it| it.kubelet_endpoint.as_ref()).map(|endpoint| endpoint.port);
+    NodeFacts {
+        name,
+        addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
+        plan,
+        kubelet: kubelet.and_then(|port| u16::try_from(port).ok()),
+    }
 }
 
 async fn applied(place: &Place) -> Result<AppliedFacts, String> {

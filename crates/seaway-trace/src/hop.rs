@@ -8,6 +8,7 @@ use serde::Serialize;
 
 /// A protocol that can be traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Proto {
     /// A TCP connection, with an HTTP request where the target speaks HTTP.
@@ -42,6 +43,7 @@ impl fmt::Display for Proto {
 
 /// What comes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
     /// It reaches its destination.
@@ -82,6 +84,7 @@ impl fmt::Display for Verdict {
 
 /// What a hop is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum HopKind {
     /// `/etc/nsswitch.conf` and `/etc/hosts` are read.
@@ -110,6 +113,7 @@ pub(crate) enum HopKind {
 
 /// Whether what was observed is what was predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// It is.
@@ -122,6 +126,7 @@ pub(crate) enum Outcome {
 
 /// The tunnel packet around a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OuterHeader {
     /// The sending node's address.
@@ -136,6 +141,7 @@ pub(crate) struct OuterHeader {
 
 /// A packet, or a question, before or after a hop. Sets are what a random choice may make of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct State {
     /// The transport protocol.
@@ -163,6 +169,7 @@ pub(crate) struct State {
 
 /// A step of the way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Hop {
     /// What it is about.
@@ -250,6 +257,8 @@ pub(crate) enum Expect {
     },
     /// It stays on this machine.
     Local,
+    /// It never leaves the caller.
+    Within,
     /// It comes out of the tunnel and goes to a pod of this node.
     FromNetwork {
         /// The link that it comes in by.
@@ -273,6 +282,8 @@ pub(crate) enum Expect {
     },
     /// The answer comes back.
     Return,
+    /// No answer comes back.
+    NoAnswer,
 }
 
 /// What is expected of one name of the search list.
@@ -292,6 +303,7 @@ pub(crate) struct DnsExpectation {
 
 /// A whole trace.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Trace {
     /// Who calls.

@@ -19,6 +19,8 @@ mod names;
 mod patience;
 mod render;
 mod run;
+#[cfg(test)]
+mod schema;
 mod status;
 mod target;
 mod verify;

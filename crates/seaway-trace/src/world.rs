@@ -7,6 +7,8 @@ use ipnet::Ipv4Net;
 use seaway_lab::CloudPlan;
 use seaway_model::{NodePlan, ObjectName, OverlayPlan, Protocol};
 
+use crate::hop::Proto;
+
 /// The cluster and what is around it, as the places themselves say it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
@@ -31,6 +33,8 @@ pub(crate) struct NodeFacts {
     pub(crate) addresses: Vec<IpAddr>,
     /// What its agent applies, or why the agent could not be asked.
     pub(crate) plan: Result<AppliedFacts, String>,
+    /// The TCP port of its kubelet, as the Node says.
+    pub(crate) kubelet: Option<u16>,
 }
 
 /// A node's applied plan.
@@ -115,6 +119,20 @@ impl World {
             Some(cloud) if v4 == cloud.control_plane => Owner::ControlPlane,
             _ => Owner::Nobody,
         }
+    }
+
+    /// Something listens on the node's own addresses: ICMP, its kubelet, or a ready pod in its network that declares the port.
+    pub(crate) fn listens(&self, node: &NodeFacts, proto: Proto, port: u16) -> bool {
+        let protocol = match proto {
+            Proto::Icmp => return true,
+            Proto::Tcp if node.kubelet == Some(port) => return true,
+            Proto::Tcp => Protocol::Tcp,
+            Proto::Udp => Protocol::Udp,
+        };
+        let has = |pod: &PodFacts| {
+            pod.host_network && pod.ready && pod.node == node.name && pod.ports.contains(&(protocol, port))
+        };
+        self.pods.values().any(has)
     }
 
     /// How people call what has `address`, or the address.

@@ -6,9 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use seaway_model::{Backend, Flow, Masquerade, ObjectName, Protocol, Translation};
 
+use super::facts::{answer_of, declared, link_address, link_of, ports_of, translation, underlay, way_back};
 use super::way::{Choice, End, Way};
 use crate::hop::{Expect, Hop, HopKind, OuterHeader, Proto, State, Verdict};
 use crate::world::{AppliedFacts, HostFacts, NodeFacts, Owner, PodFacts, World};
+
+/// Where the lab's API server listens (ARCHITECTURE.md, registry).
+const API_SERVER_PORT: u16 = 6443;
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +38,15 @@ impl Caller {
 
 /// A packet under way.
 #[derive(Clone, Debug)]
-struct Packet {
-    proto: Proto,
-    sources: BTreeSet<IpAddr>,
-    destination: IpAddr,
-    port: u16,
+pub(super) struct Packet {
+    pub(super) proto: Proto,
+    pub(super) sources: BTreeSet<IpAddr>,
+    pub(super) destination: IpAddr,
+    pub(super) port: u16,
     /// The destination came out of a Service with ready endpoints.
     serves: bool,
+    /// It was made on the node that it is on.
+    local: bool,
 }
 
 impl Packet {
@@ -53,7 +59,7 @@ impl Packet {
         }
     }
 
-    fn flow(&self) -> Option<Flow> {
+    pub(super) fn flow(&self) -> Option<Flow> {
         let protocol = match self.proto {
             Proto::Udp => Protocol::Udp,
             // Masquerade looks at addresses alone.
@@ -81,6 +87,7 @@ pub(crate) fn ways(world: &World, caller: &Caller, proto: Proto, address: IpAddr
         destination: address,
         port,
         serves: false,
+        local: false,
     };
     match caller {
         Caller::Pod(name) => match world.pods.get(name) {
@@ -93,7 +100,13 @@ pub(crate) fn ways(world: &World, caller: &Caller, proto: Proto, address: IpAddr
         },
         Caller::Node(name) => walk.leave_node(name, &caller.place(), packet(None)),
         Caller::Host(name) => match world.hosts.iter().find(|host| host.name == *name) {
-            Some(host) => walk.leave_host(host, packet(host.addresses.first().copied().map(IpAddr::V4))),
+            Some(host) => {
+                let mut sources = host.addresses.iter().copied().map(IpAddr::V4);
+                // Whoever calls one of its own addresses calls from that address.
+                let own = sources.clone().find(|source| *source == address);
+                let source = own.or_else(|| sources.next().filter(|_| address.is_ipv4()));
+                walk.leave_host(host, packet(source))
+            }
             None => Vec::new(),
         },
     }
@@ -149,16 +162,7 @@ impl<'a> Walk<'a> {
     fn leave_pod(mut self, name: &ObjectName, pod: &PodFacts, packet: Packet) -> Vec<Way> {
         let place = format!("pod/{name}");
         if pod.addresses.contains(&packet.destination) || packet.destination.is_loopback() {
-            let note = "the pod calls itself: the packet never leaves its network namespace";
-            let state = packet.state();
-            self.push(
-                Hop::new(HopKind::Route, &place, "local table", note)
-                    .states(state.clone(), state)
-                    .expect(Expect::Unseen),
-            );
-            let verdict = declared(pod, &packet).unwrap_or(Verdict::Unknown);
-            let sources = packet.sources;
-            return self.end(verdict, "it stays within the pod", sources);
+            return self.stay_in_pod(place, pod, packet);
         }
         if packet.sources.is_empty() {
             let note = format!("the pod has no address of the family of {}", packet.destination);
@@ -180,6 +184,20 @@ impl<'a> Walk<'a> {
         self.at_node(node, packet)
     }
 
+    fn stay_in_pod(mut self, place: String, pod: &PodFacts, packet: Packet) -> Vec<Way> {
+        let note = "the pod calls itself: the packet never leaves its network namespace";
+        // Whoever calls one of its own addresses calls from that address.
+        let packet = Packet { sources: BTreeSet::from([packet.destination]), ..packet };
+        let state = packet.state();
+        self.push(
+            Hop::new(HopKind::Route, &place, "local table", note)
+                .states(state.clone(), state)
+                .expect(Expect::Within),
+        );
+        let verdict = declared(pod, &packet).unwrap_or(Verdict::Unknown);
+        self.end(verdict, "it stays within the pod", packet.sources)
+    }
+
     fn leave_node(mut self, name: &str, place: &str, mut packet: Packet) -> Vec<Way> {
         let Some(node) = self.world.nodes.get(name) else {
             return self.end_unknown(place, "nothing is known of the node", BTreeSet::new());
@@ -189,6 +207,7 @@ impl<'a> Walk<'a> {
         if node.has(packet.destination) || packet.destination.is_loopback() {
             packet.sources = BTreeSet::from([packet.destination]);
         }
+        packet.local = true;
         self.hops.retain(|hop| hop.place != place);
         self.at_node(node, packet)
     }
@@ -334,11 +353,12 @@ impl<'a> Walk<'a> {
         let next = self.next(node, packet.destination);
         self.push_route(node, &place, &packet, &next);
         self.push_policy(&place, &packet);
-        let source = original.flow().and_then(|flow| facts.node.masquerade(&flow, chosen));
-        let mut packet = packet;
-        if !matches!(next, Next::Here) || source.is_some() {
-            packet = self.push_source(node, &place, packet, source, &next);
-        }
+        let masquerade = original.flow().and_then(|flow| facts.node.masquerade(&flow, chosen));
+        let packet = match (&next, packet.local, masquerade) {
+            // What came in and stays meets no postrouting hook.
+            (Next::Here, false, _) | (Next::Here, true, None) => packet,
+            _ => self.push_source(node, &place, packet, masquerade, &next),
+        };
         match next {
             Next::Here => self.arrive_at_node(node, packet),
             Next::Pod(name, pod) => self.arrive_at_pod(name, pod, packet),
@@ -391,7 +411,11 @@ impl<'a> Walk<'a> {
             Next::Neighbor => (
                 format!("the cloud's network on {link}"),
                 format!("{} is a neighbour of the node: no overlay", self.world.name_of(destination)),
-                Expect::Link { link, mtu: self.mtu() },
+                match self.world.owner(destination) {
+                    // Without an answer to ARP nothing leaves.
+                    Owner::Nobody => Expect::Nothing,
+                    _ => Expect::Link { link, mtu: self.mtu() },
+                },
             ),
             Next::Gateway => (
                 "default route".to_owned(),
@@ -592,12 +616,13 @@ impl<'a> Walk<'a> {
         match self.world.owner(packet.destination) {
             Owner::Node(node) => self.arrive_at_node(node, packet),
             Owner::ControlPlane => {
-                let answers = match packet.proto {
-                    Proto::Icmp => Some(Verdict::Delivered),
-                    Proto::Tcp if packet.port == 6443 => Some(Verdict::Delivered),
-                    _ => None,
+                let serves = match packet.proto {
+                    Proto::Icmp => true,
+                    Proto::Tcp => packet.serves || packet.port == API_SERVER_PORT,
+                    Proto::Udp => packet.serves,
                 };
-                self.arrive("control-plane", "API server", answers, packet, true)
+                let answer = serves.then_some(Verdict::Delivered);
+                self.arrive("control-plane", "API server", answer, packet, true)
             }
             _ => {
                 let note = format!(
@@ -651,17 +676,7 @@ impl<'a> Walk<'a> {
             else {
                 return self.end_unknown("gateway", "the node is not known", packet.sources);
             };
-            let note = format!(
-                "{destination} is the public address of {}: back into the cloud; the answer takes the short way to the caller and comes from an address that it never called",
-                node.name
-            );
-            self.push(
-                Hop::new(HopKind::Gateway, "gateway", "one-to-one address (inbound)", note)
-                    .states(state, None)
-                    .failing()
-                    .expect(Expect::Nothing),
-            );
-            return self.end(Verdict::Dropped, "the way back is not the way there", packet.sources);
+            return self.turn_back_into_the_cloud(node, packet);
         }
         if destination == cloud.gateway
             || destination == cloud.gateway_public
@@ -692,11 +707,13 @@ impl<'a> Walk<'a> {
                     .failing()
                     .expect(Expect::Source { addresses: BTreeSet::new() }),
             );
-            let sources = packet.sources;
-            return self.end(
+            return self.arrive_without_answer(
+                &format!("internet/{}", host.name),
+                &format!("host {}", host.name),
+                "it knows no way to a private address",
                 Verdict::Unreachable,
                 "the node has no way out: no NAT gateway lists it",
-                sources,
+                packet,
             );
         };
         let addresses: BTreeSet<IpAddr> = public.addresses.iter().copied().map(IpAddr::V4).collect();
@@ -719,12 +736,79 @@ impl<'a> Walk<'a> {
         self.arrive_at_host(host, packet)
     }
 
+    /// From a node to the public address of a node: there is no source translation on that way.
+    fn turn_back_into_the_cloud(mut self, node: &NodeFacts, packet: Packet) -> Vec<Way> {
+        let to = node.address_like(packet.destination).unwrap_or(packet.destination);
+        let called = packet.destination;
+        let note = format!(
+            "{called} is the public address of {}: the destination becomes the node, back into the cloud; the source stays",
+            node.name
+        );
+        let before = packet.state();
+        let packet = Packet { destination: to, ..packet };
+        let backends = BTreeSet::from([SocketAddr::new(to, packet.port)]);
+        self.push(
+            Hop::new(HopKind::Gateway, "gateway", "one-to-one address (inbound)", note)
+                .states(before, packet.state())
+                .expect(Expect::Translate { backends }),
+        );
+        if packet.sources.contains(&to) {
+            let note = "the node meets itself as the source of what comes in, and drops that as forged (martian source)";
+            self.push(
+                Hop::new(HopKind::Route, format!("node/{}", node.name), "local table", note)
+                    .states(packet.state(), None)
+                    .failing()
+                    .expect(Expect::NoAnswer),
+            );
+            return self.end(
+                Verdict::Dropped,
+                "a node does not reach its own public address",
+                BTreeSet::new(),
+            );
+        }
+        let wrong = format!(
+            "its answer takes the short way to the caller and comes from {to}, which the caller never called"
+        );
+        self.arrive_without_answer(
+            &format!("node/{}", node.name),
+            &format!("Node {}", node.name),
+            &wrong,
+            Verdict::Dropped,
+            "the way back is not the way there",
+            packet,
+        )
+    }
+
+    /// The packet is there, but no answer comes back, whatever the destination does.
+    fn arrive_without_answer(
+        mut self,
+        place: &str,
+        object: &str,
+        why: &str,
+        verdict: Verdict,
+        reason: &str,
+        packet: Packet,
+    ) -> Vec<Way> {
+        let expect = Expect::Arrive { sources: packet.sources.clone(), answer: None };
+        let hop = Hop::new(HopKind::Destination, place, object, "it gets the packet");
+        self.push(hop.states(packet.state(), None).expect(expect));
+        let note = format!("no answer comes back: {why}");
+        self.push(Hop::new(HopKind::Return, place, "none", note).failing().expect(Expect::NoAnswer));
+        self.end(verdict, reason, packet.sources)
+    }
+
     fn leave_host(mut self, host: &HostFacts, packet: Packet) -> Vec<Way> {
         let place = format!("internet/{}", host.name);
         let IpAddr::V4(destination) = packet.destination else {
             return self.end_unknown(&place, "the internet has no IPv6", packet.sources);
         };
         let state = packet.state();
+        if host.addresses.contains(&destination) {
+            let hop = Hop::new(HopKind::Route, place, "local table", "the host calls itself");
+            self.push(hop.states(state.clone(), state).expect(Expect::Within));
+            let verdict = answer_of(host, &packet).unwrap_or(Verdict::Unknown);
+            return self.end(verdict, "it stays within the host", packet.sources);
+        }
         if let Some(other) = self.world.hosts.iter().find(|host| host.addresses.contains(&destination)) {
             let note = "both are hosts of the internet";
             self.push(
@@ -783,24 +867,13 @@ impl<'a> Walk<'a> {
     }
 
     fn arrive_at_node(self, node: &NodeFacts, packet: Packet) -> Vec<Way> {
-        let answer = (packet.serves || packet.proto == Proto::Icmp).then_some(Verdict::Delivered);
+        let serves = packet.serves || self.world.listens(node, packet.proto, packet.port);
+        let answer = serves.then_some(Verdict::Delivered);
         self.arrive(&format!("node/{}", node.name), &format!("Node {}", node.name), answer, packet, true)
     }
 
     fn arrive_at_host(self, host: &HostFacts, packet: Packet) -> Vec<Way> {
-        let allowed = |ip: &IpAddr| match (&host.allow, ip) {
-            (None, _) => true,
-            (Some(list), IpAddr::V4(ip)) => list.iter().any(|net| net.contains(ip)),
-            (Some(_), IpAddr::V6(_)) => false,
-        };
-        let answer = match (packet.proto, packet.port) {
-            (Proto::Icmp, _) => Some(Verdict::Delivered),
-            (_, 53) if host.resolver => Some(Verdict::Delivered),
-            (Proto::Tcp, 80) if packet.sources.iter().all(allowed) => Some(Verdict::Delivered),
-            (Proto::Tcp, 80) if packet.sources.iter().any(allowed) => None,
-            (Proto::Tcp, 80) => Some(Verdict::Forbidden),
-            _ => Some(Verdict::Refused),
-        };
+        let answer = answer_of(host, &packet);
         self.arrive(&format!("internet/{}", host.name), &format!("host {}", host.name), answer, packet, true)
     }
 
@@ -845,74 +918,5 @@ impl<'a> Walk<'a> {
             _ => format!("{object} gets it at {target}; {does}"),
         };
         self.end(verdict, reason, sources)
-    }
-}
-
-/// What the answer meets, out of the hops of the way there.
-fn way_back(hops: &[Hop]) -> String {
-    let mut steps = Vec::new();
-    for hop in hops.iter().rev() {
-        let (Some(before), Some(after)) = (&hop.before, &hop.after) else { continue };
-        match hop.kind {
-            HopKind::Gateway | HopKind::Snat if before.source != after.source => {
-                let back = before.source.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-                steps.push(format!("{} puts {back} back as the destination", hop.place));
-            }
-            HopKind::Service | HopKind::Gateway if before.destination != after.destination => {
-                let back = before.destination.iter().cloned().collect::<Vec<_>>().join(" or ");
-                steps.push(format!("{} puts {back} back as the source", hop.place));
-            }
-            HopKind::Overlay => steps.push("through the tunnel again".to_owned()),
-            _ => {}
-        }
-    }
-    if steps.is_empty() {
-        "the answer takes the same way; nothing was translated, nothing is put back".to_owned()
-    } else {
-        format!("the answer takes the same way: {}", steps.join("; "))
-    }
-}
-
-/// What the pod's declarations say about the packet's port.
-fn declared(pod: &PodFacts, packet: &Packet) -> Option<Verdict> {
-    let protocol = match packet.proto {
-        Proto::Icmp => return Some(Verdict::Delivered),
-        Proto::Tcp => Protocol::Tcp,
-        Proto::Udp => Protocol::Udp,
-    };
-    (pod.ready && pod.ports.contains(&(protocol, packet.port))).then_some(Verdict::Delivered)
-}
-
-fn translation(facts: &AppliedFacts, packet: &Packet) -> Translation {
-    if packet.proto == Proto::Icmp {
-        let is_service = facts.node.services.has_cluster_ip(&packet.destination);
-        return if is_service { Translation::RejectNoSuchPort } else { Translation::None };
-    }
-    packet.flow().map_or(Translation::None, |flow| facts.node.translate(&flow))
-}
-
-fn ports_of(service: &crate::world::ServiceFacts) -> String {
-    let ports: Vec<String> =
-        service.ports.iter().map(|(protocol, port, _)| format!("{port}/{protocol}")).collect();
-    if ports.is_empty() { String::new() } else { format!(" (it has {})", ports.join(", ")) }
-}
-
-/// The link to other nodes.
-fn underlay(node: &NodeFacts) -> String {
-    let device = node.overlay().and_then(|overlay| overlay.devices.first());
-    device.map_or("eth0".to_owned(), |device| device.link.clone())
-}
-
-fn link_of(node: &NodeFacts, device: &str) -> String {
-    let found = node.overlay().and_then(|overlay| overlay.devices.iter().find(|it| it.name == device));
-    found.map_or_else(|| underlay(node), |device| device.link.clone())
-}
-
-/// The address that masquerade and local programs take on `link`: its own, or the node's.
-fn link_address(node: &NodeFacts, link: &str, other: IpAddr) -> Option<IpAddr> {
-    let device = node.overlay().and_then(|overlay| overlay.devices.iter().find(|device| device.name == link));
-    match device {
-        Some(device) => Some(device.address.addr()).filter(|ip| ip.is_ipv4() == other.is_ipv4()),
-        None => node.address_like(other),
     }
 }

@@ -1,7 +1,10 @@
 //! What will happen to a request, out of what the places say of themselves. Pure: the same question about the same world has
 //! the same answer, and what `--verify` compares with is made here and nowhere else.
 
+mod facts;
 mod flow;
+#[cfg(test)]
+mod tests;
 mod way;
 
 use std::collections::BTreeSet;

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use seaway_observe::api::{Packet, RuleHit};
 
 use super::deviations;
-use super::evidence::{Evidence, Program, Seen, onward, rule_text, translated_to};
+use super::evidence::{Evidence, Program, Seen, rule_text};
+use super::passage::{Passage, passage};
 use crate::hop::{Expect, Hop, HopKind, Outcome, OuterHeader, Verdict, Verified};
 
 /// A hop's result and what was seen.
@@ -72,6 +73,12 @@ fn look(hop: &Hop, way: &[Hop], evidence: &Evidence, caller_node: &str) -> Findi
         Expect::Return => way_back(way, evidence, caller_node),
         Expect::Arrive { sources, answer } => arrival(hop, evidence, sources, *answer),
         Expect::Reject => rejected(evidence),
+        Expect::NoAnswer => unanswered(evidence),
+        Expect::Within => within(evidence, caller_node),
+        // The kernel refused to send it at all.
+        Expect::NoRoute if evidence.program.socket.is_none() && evidence.program.failure.is_some() => {
+            ok(failure_text(evidence).unwrap_or_default())
+        }
         _ if seen.blind.is_some() => {
             unknown(format!("{at} cannot be asked: {}", seen.blind.clone().unwrap_or_default()))
         }
@@ -162,23 +169,19 @@ fn entered(evidence: &Evidence, seen: &Seen) -> Finding {
 }
 
 fn translated(evidence: &Evidence, seen: &Seen, backends: &BTreeSet<SocketAddr>) -> Finding {
-    let Some(connection) = &seen.connection else {
+    let Some(Passage { came: (_, called), left: (_, to), witness }) = passage(seen) else {
         return untracked(evidence, seen, backends);
     };
-    let to = translated_to(connection);
-    let called = SocketAddr::new(connection.original.destination, connection.original.destination_port);
-    let same = to.ip() == called.ip()
-        && (to.port() == called.port()
-            || connection.original.protocol != 6 && connection.original.protocol != 17);
+    let same = to == called;
     match (backends.is_empty(), same) {
-        (true, true) => ok("conntrack: the destination is not translated"),
+        (true, true) => ok(format!("{witness}: the destination is not translated")),
         (true, false) => {
-            differs(format!("conntrack: {called} was translated to {to}{}", foreign_rules(seen)))
+            differs(format!("{witness}: {called} was translated to {to}{}", foreign_rules(seen)))
         }
-        (false, true) => differs(format!("conntrack: {called} was not translated{}", whose(seen))),
-        (false, false) if backends.contains(&to) => ok(format!("conntrack: {called} → {to}")),
+        (false, true) => differs(format!("{witness}: {called} was not translated{}", whose(seen))),
+        (false, false) if backends.contains(&to) => ok(format!("{witness}: {called} → {to}")),
         (false, false) => differs(format!(
-            "conntrack: {called} → {to}, which is none of the planned endpoints{}",
+            "{witness}: {called} → {to}, which is none of the planned endpoints{}",
             whose(seen)
         )),
     }
@@ -242,7 +245,7 @@ fn is_choice(hit: &RuleHit) -> bool {
 fn passed(seen: &Seen) -> Finding {
     match seen.dropped_by() {
         Some(hit) => differs(format!("dropped by {}", rule_text(hit))),
-        None if seen.forward().any(|packet| packet.out) || seen.connection.is_some() => {
+        None if seen.forward().any(|packet| packet.out) || passage(seen).is_some() => {
             ok("no rule dropped it")
         }
         None => unknown("it did not come this far"),
@@ -362,7 +365,7 @@ fn stayed(evidence: &Evidence, seen: &Seen) -> Finding {
 }
 
 fn source(hop: &Hop, seen: &Seen, planned: &BTreeSet<IpAddr>) -> Finding {
-    let Some(connection) = &seen.connection else {
+    let Some(Passage { came: (from, _), left: (onward, _), witness }) = passage(seen) else {
         if let Some(hit) = seen.dropped_by() {
             return differs(format!("dropped by {}", rule_text(hit)));
         }
@@ -373,17 +376,35 @@ fn source(hop: &Hop, seen: &Seen, planned: &BTreeSet<IpAddr>) -> Finding {
             unknown("never came here")
         };
     };
-    let (was, now) = (connection.original.source, connection.reply.destination);
-    let port = onward(connection).source_port;
+    let (was, now) = (from.ip(), onward.ip());
     let unchanged = hop.before.as_ref().is_some_and(|before| before.source.contains(&now));
     match (planned.is_empty(), unchanged || now == was) {
-        (true, true) => ok(format!("conntrack: the source stays {was}")),
-        (true, false) => differs(format!("conntrack: the source {was} became {now}{}", foreign_rules(seen))),
-        (false, _) if planned.contains(&now) => {
-            ok(format!("conntrack: source {was}:{} → {now}:{port}", connection.original.source_port))
-        }
-        (false, true) => differs(format!("conntrack: the source stays {was}")),
-        (false, false) => differs(format!("conntrack: the source {was} became {now}{}", foreign_rules(seen))),
+        (true, true) => ok(format!("{witness}: the source stays {was}")),
+        (true, false) => differs(format!("{witness}: the source {was} became {now}{}", foreign_rules(seen))),
+        (false, _) if planned.contains(&now) => ok(format!("{witness}: source {from} → {onward}")),
+        (false, true) => differs(format!("{witness}: the source stays {was}")),
+        (false, false) => differs(format!("{witness}: the source {was} became {now}{}", foreign_rules(seen))),
+    }
+}
+
+/// The program waits in vain.
+fn unanswered(evidence: &Evidence) -> Finding {
+    match failure_text(evidence) {
+        Some(text) if !evidence.program.connected => ok(text),
+        _ => differs("the program got its answer"),
+    }
+}
+
+/// The caller's node saw nothing of it, and the program was answered.
+fn within(evidence: &Evidence, caller_node: &str) -> Finding {
+    let node = evidence.places.get(caller_node);
+    if let Some(packet) = node.and_then(|seen| seen.forward().find(|packet| packet.link != "lo")) {
+        return differs(format!("it came to {caller_node} by {}", packet.link));
+    }
+    match (evidence.program.connected, failure_text(evidence)) {
+        (true, _) => ok("the program was answered, and no link saw anything of it"),
+        (false, Some(text)) if text.contains("ECONNREFUSED") => ok(text),
+        (false, text) => differs(text.unwrap_or_else(|| "not answered".to_owned())),
     }
 }
 

@@ -6,6 +6,7 @@ mod deviations;
 mod evidence;
 mod judge;
 mod names;
+mod passage;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,6 +5,7 @@
 
 pub(crate) mod load;
 pub(crate) mod questions;
+pub(crate) mod trace;
 pub(crate) mod tracing;
 
 use std::path::PathBuf;
