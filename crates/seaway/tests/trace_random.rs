@@ -188,6 +188,8 @@ spec: {{{cluster_ip}selector: {{s{n}: 'yes'}}, ports: [
             3 if !headless => by(format!("svc/default/service-{service}"), "icmp"),
             0..=4 => one(format!("service-{service}:{port}")),
             5 => one(format!("service-{service}.default.svc.cluster.local.:{port}")),
+            // docs/trace.md, limits: what is refused after masquerade changed its port is not found.
+            6 | 7 if !pod.serves => by(format!("pod/default/{}", pod.name), "icmp"),
             6 => one(format!("pod/default/{}:{}", pod.name, pod.port)),
             7 => by(format!("pod/default/{}:{}", pod.name, pod.port + 1), "udp"),
             8 => by(format!("pod/default/{}", pod.name), "icmp"),
