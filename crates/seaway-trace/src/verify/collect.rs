@@ -332,7 +332,10 @@ pub(crate) async fn collect(
     // All nodes that saw it: the caller's own even if it saw nothing.
     for (name, seen) in &mut places {
         if is_node(name) && seen.blind.is_none() && (name == first || !seen.packets.is_empty()) {
-            seen.deviations = deviations(lab, name).await;
+            match deviations(lab, name).await {
+                Ok(found) => seen.deviations = found,
+                Err(reason) => seen.blind = Some(reason),
+            }
         }
     }
     places
@@ -351,16 +354,19 @@ fn is_host(place: &str) -> bool {
 }
 
 /// Where a node's kernel differs from its plan, or did until the agent put it right.
-pub(crate) async fn deviations(lab: &Lab, node: &str) -> Vec<Deviation> {
-    let Some(place) = lab.place(node) else { return Vec::new() };
+///
+/// # Errors
+/// Why that cannot be said.
+pub(crate) async fn deviations(lab: &Lab, node: &str) -> Result<Vec<Deviation>, String> {
+    let place = lab.place(node).ok_or_else(|| format!("{node} does not run"))?;
     // Comparing takes longer than answering: the kernel's tables are read for it.
     let told: Result<Differences, _> = unix::get(&place.observer(), "/v1/differences").await;
-    let Ok(told) = told else { return Vec::new() };
+    let told = told.map_err(|error| format!("the kernel cannot be compared with the plan: {error}"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let found = told.differences.into_iter().map(|difference| Deviation { difference, mended: None });
     let mended = told.mended.into_iter().map(|Mended { time, difference }| Deviation {
         difference,
         mended: Some(now.saturating_sub(Duration::from_millis(time))),
     });
-    found.chain(mended).collect()
+    Ok(found.chain(mended).collect())
 }

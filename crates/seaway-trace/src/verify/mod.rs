@@ -105,9 +105,17 @@ async fn gather_evidence(
         // It was not sent; the name service's way begins at the same node.
         None => {
             let blind = watcher.and_then(|watcher| watcher.blind());
-            let deviations =
-                if blind.is_none() { collect::deviations(lab, &first).await } else { Vec::new() };
-            BTreeMap::from([(first, Seen { blind, deviations, ..Seen::default() })])
+            let found = match (blind, &question.caller) {
+                (Some(reason), _) => Err(reason),
+                // Hosts outside have no plan to differ from.
+                (None, Caller::Host(_)) => Ok(Vec::new()),
+                (None, _) => collect::deviations(lab, &first).await,
+            };
+            let seen = match found {
+                Ok(deviations) => Seen { deviations, ..Seen::default() },
+                Err(reason) => Seen { blind: Some(reason), ..Seen::default() },
+            };
+            BTreeMap::from([(first, seen)])
         }
     };
     Evidence { places, program, files, dns }
