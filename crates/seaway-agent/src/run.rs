@@ -48,6 +48,7 @@ async fn serve(args: AgentArgs) -> anyhow::Result<ExitCode> {
     let wanted = Wanted {
         services: ServiceScope::Proxied,
         nodes: true,
+        service_cidrs: true,
         namespaces: false,
         pods: PodScope::None,
         ..Wanted::default()

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use seaway_model::{
     Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Namespace, Node, ObjectName, ObjectRef, Pod,
@@ -16,6 +17,8 @@ use seaway_model::{
 
 /// The label that ties an EndpointSlice to its Service (discovery.k8s.io/v1).
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The annotation with the time of the pod's or Service's change that an EndpointSlice follows from (RFC 3339).
+const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The label with a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where the API server has not set it (core/v1).
@@ -235,6 +238,13 @@ pub fn convert_endpoint_slice(object: &discovery::EndpointSlice) -> Convert<Opti
     }))
 }
 
+/// When the change happened that made `object` what it is; `None` where it does not say so, or not in a way that can be
+/// read: nothing but a metric depends on it.
+pub(crate) fn triggered(object: &discovery::EndpointSlice) -> Option<SystemTime> {
+    let text = object.metadata.annotations.as_ref()?.get(TRIGGER_TIME_ANNOTATION)?;
+    text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
+}
+
 fn convert_endpoint(at: &At, i: usize, endpoint: &discovery::Endpoint, v6: bool) -> Convert<Endpoint> {
     let addresses = at.ips(&format!("endpoints[{i}].addresses"), &endpoint.addresses)?;
     for (k, address) in addresses.iter().enumerate() {
@@ -306,6 +316,13 @@ pub fn convert_node(object: &core::Node) -> Convert<Node> {
         taints: spec.taints.iter().flatten().map(|taint| arc(&taint.key)).collect(),
         deleting: object.metadata.deletion_timestamp.is_some(),
     })
+}
+
+/// The networks of a ServiceCIDR (networking.k8s.io/v1).
+pub(crate) fn convert_service_cidr(object: &networking::ServiceCIDR) -> Convert<Arc<[IpNet]>> {
+    let at = At::new("ServiceCIDR", &object.metadata);
+    let cidrs = object.spec.as_ref().and_then(|spec| spec.cidrs.as_deref()).unwrap_or_default();
+    at.nets("spec.cidrs", cidrs).map(Arc::from)
 }
 
 /// A Namespace (core/v1).

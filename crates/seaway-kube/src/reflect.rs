@@ -33,6 +33,11 @@ const REFUSALS_BEFORE_LIST: u32 = 3;
 /// "The resource version is too old": list again (Kubernetes API concepts).
 const HTTP_GONE: u16 = 410;
 
+/// "There is no such resource", "you may not see it": an optional kind is done without.
+const HTTP_NOT_TO_BE_HAD: [u16; 2] = [404, 403];
+/// How long until an optional kind that was not to be had is asked for again.
+const ABSENCE: Duration = Duration::from_secs(60);
+
 /// An object's name and what it has been converted to.
 pub(crate) type Entry = (ObjectName, Result<Option<Object>, Problem>);
 
@@ -41,6 +46,8 @@ pub(crate) type Entry = (ObjectName, Result<Option<Object>, Problem>);
 pub(crate) enum Event {
     /// A complete list.
     Replaced(Vec<Entry>),
+    /// The API server does not have the kind, or does not let us see it, and it is one that can be done without.
+    Absent(String),
     /// One object came or changed.
     Applied(Box<Entry>),
     /// One object is gone.
@@ -55,6 +62,8 @@ pub(crate) enum Event {
 pub(crate) trait Reflected: Resource + Clone + Debug + DeserializeOwned + Send + 'static {
     /// Its kind.
     const KIND: ObjectKind;
+    /// An API server that does not have it is no error.
+    const OPTIONAL: bool = false;
     /// The model's counterpart; `None` where the object is of no concern.
     fn convert(&self) -> Result<Option<Object>, Problem>;
 }
@@ -152,7 +161,8 @@ pub(crate) async fn reflect<K: Reflected>(
                         Failure::Lost("the watch ended at once".into())
                     }
                     Err(Failure::Gone) => Failure::Gone,
-                    Err(Failure::Refused(reason)) => {
+                    Err(failure @ Failure::NotToBeHad(_)) if K::OPTIONAL => failure,
+                    Err(Failure::Refused(reason) | Failure::NotToBeHad(reason)) => {
                         refusals += 1;
                         version = (refusals < REFUSALS_BEFORE_LIST).then_some(at);
                         Failure::Refused(reason)
@@ -171,7 +181,15 @@ pub(crate) async fn reflect<K: Reflected>(
             Failure::Gone => {
                 tracing::debug!(kind = K::KIND.name(), "the watch's version is too old: listing again")
             }
-            Failure::Lost(reason) | Failure::Refused(reason) => tell(K::KIND, Event::Lost(reason)),
+            Failure::NotToBeHad(reason) if K::OPTIONAL => {
+                tell(K::KIND, Event::Absent(reason));
+                version = None;
+                tokio::time::sleep(ABSENCE).await;
+                continue;
+            }
+            Failure::Lost(reason) | Failure::Refused(reason) | Failure::NotToBeHad(reason) => {
+                tell(K::KIND, Event::Lost(reason));
+            }
         }
         tokio::time::sleep(backoff.delay()).await;
     }
@@ -184,6 +202,8 @@ enum Failure {
     Gone,
     /// The API server answered with an error.
     Refused(String),
+    /// The API server answered that there is no such thing, or that we may not see it.
+    NotToBeHad(String),
     /// No answer, or a broken connection.
     Lost(String),
 }
@@ -192,6 +212,9 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.code == HTTP_GONE => Self::Gone,
+            kube::Error::Api(status) if HTTP_NOT_TO_BE_HAD.contains(&status.code) => {
+                Self::NotToBeHad(status.to_string())
+            }
             kube::Error::Api(status) => Self::Refused(status.to_string()),
             other => Self::Lost(with_causes(&other)),
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, networking::v1 as networking};
 use kube::{Api, Client};
 use seaway_model::{Changes, Problem, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub struct Wanted {
     pub services: ServiceScope,
     /// Nodes.
     pub nodes: bool,
+    /// ServiceCIDRs; an API without them (Kubernetes before 1.33), or one that does not let us see them, has none.
+    pub service_cidrs: bool,
     /// Namespaces.
     pub namespaces: bool,
     /// Pods.
@@ -67,6 +69,7 @@ impl Wanted {
             (ObjectKind::Service, services),
             (ObjectKind::EndpointSlice, services),
             (ObjectKind::Node, self.nodes),
+            (ObjectKind::ServiceCidr, self.service_cidrs),
             (ObjectKind::Namespace, self.namespaces),
             (ObjectKind::Pod, self.pods != PodScope::None),
         ]
@@ -160,6 +163,9 @@ impl Source {
                 }
                 ObjectKind::Node => {
                     reflectors.spawn(reflect::<core::Node>(Api::all(client), selection, tell));
+                }
+                ObjectKind::ServiceCidr => {
+                    reflectors.spawn(reflect::<networking::ServiceCIDR>(Api::all(client), selection, tell));
                 }
                 ObjectKind::Namespace => {
                     reflectors.spawn(reflect::<core::Namespace>(Api::all(client), selection, tell));
@@ -292,6 +298,12 @@ impl State {
             status.last_error = Some(reason);
             return;
         }
+        if let Event::Absent(reason) = &event
+            && status.last_error.as_ref() != Some(reason)
+        {
+            tracing::info!(kind = kind.name(), %reason, "not to be had from this API server: going on without");
+            status.last_error = Some(reason.clone());
+        }
         status.connected = true;
         status.last_event = Some(Timestamp::now());
         match event {
@@ -299,6 +311,10 @@ impl State {
                 status.synced = true;
                 status.lists += 1;
                 self.store.replace(kind, list);
+            }
+            Event::Absent(_) => {
+                status.synced = true;
+                self.store.replace(kind, Vec::new());
             }
             Event::Applied(entry) => {
                 let (name, content) = *entry;
@@ -353,7 +369,9 @@ impl Reflected for core::Service {
 impl Reflected for discovery::EndpointSlice {
     const KIND: ObjectKind = ObjectKind::EndpointSlice;
     fn convert(&self) -> Result<Option<Object>, Problem> {
-        convert::convert_endpoint_slice(self).map(|slice| slice.map(Object::EndpointSlice))
+        let triggered = convert::triggered(self);
+        convert::convert_endpoint_slice(self)
+            .map(|slice| slice.map(|slice| Object::EndpointSlice(slice, triggered)))
     }
 }
 
@@ -361,6 +379,14 @@ impl Reflected for core::Node {
     const KIND: ObjectKind = ObjectKind::Node;
     fn convert(&self) -> Result<Option<Object>, Problem> {
         convert::convert_node(self).map(|node| Some(Object::Node(node)))
+    }
+}
+
+impl Reflected for networking::ServiceCIDR {
+    const KIND: ObjectKind = ObjectKind::ServiceCidr;
+    const OPTIONAL: bool = true;
+    fn convert(&self) -> Result<Option<Object>, Problem> {
+        convert::convert_service_cidr(self).map(|networks| Some(Object::ServiceCidr(networks)))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use ipnet::IpNet;
 use seaway_model::{
     Changes, EndpointSlice, Namespace, Node, ObjectName, ObjectRef, Pod, Problem, Service, Snapshot,
 };
@@ -16,6 +18,8 @@ pub enum ObjectKind {
     EndpointSlice,
     /// Node (core/v1).
     Node,
+    /// ServiceCIDR (networking.k8s.io/v1).
+    ServiceCidr,
     /// Namespace (core/v1).
     Namespace,
     /// Pod (core/v1).
@@ -29,6 +33,7 @@ impl ObjectKind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
         }
@@ -40,10 +45,12 @@ impl ObjectKind {
 pub enum Object {
     /// A Service.
     Service(Service),
-    /// An EndpointSlice.
-    EndpointSlice(EndpointSlice),
+    /// An EndpointSlice, and when what made it change happened, where it says so.
+    EndpointSlice(EndpointSlice, Option<SystemTime>),
     /// A Node.
     Node(Node),
+    /// A ServiceCIDR's networks.
+    ServiceCidr(Arc<[IpNet]>),
     /// A Namespace.
     Namespace(Namespace),
     /// A Pod.
@@ -113,6 +120,7 @@ impl Store {
             ObjectKind::Service => self.snapshot.services.keys().cloned().collect(),
             ObjectKind::EndpointSlice => self.slice_service.keys().cloned().collect(),
             ObjectKind::Node => self.snapshot.nodes.keys().map(cluster_wide).collect(),
+            ObjectKind::ServiceCidr => self.snapshot.service_cidrs.keys().map(cluster_wide).collect(),
             ObjectKind::Namespace => self.snapshot.namespaces.keys().map(cluster_wide).collect(),
             ObjectKind::Pod => self.snapshot.pods.keys().cloned().collect(),
         };
@@ -130,11 +138,17 @@ impl Store {
                     self.changes.services.insert(name);
                 }
             }
-            Object::EndpointSlice(slice) => self.insert_slice(name, slice),
+            Object::EndpointSlice(slice, triggered) => self.insert_slice(name, slice, triggered),
             Object::Node(node) => {
                 if snapshot.nodes.get(&name.name).is_none_or(|old| **old != node) {
                     snapshot.nodes.insert_mut(name.name.clone(), Arc::new(node));
                     self.changes.nodes.insert(name.name);
+                }
+            }
+            Object::ServiceCidr(networks) => {
+                if snapshot.service_cidrs.get(&name.name) != Some(&networks) {
+                    snapshot.service_cidrs.insert_mut(name.name.clone(), networks);
+                    self.changes.service_cidrs.insert(name.name);
                 }
             }
             Object::Namespace(namespace) => {
@@ -152,7 +166,7 @@ impl Store {
         }
     }
 
-    fn insert_slice(&mut self, name: ObjectName, slice: EndpointSlice) {
+    fn insert_slice(&mut self, name: ObjectName, slice: EndpointSlice, triggered: Option<SystemTime>) {
         if self.slice_service.get(&name).is_some_and(|service| *service != slice.service) {
             self.remove_slice(&name);
         }
@@ -164,6 +178,9 @@ impl Store {
         slices.insert_mut(name.name.clone(), Arc::new(slice));
         self.snapshot.slices.insert_mut(service.clone(), slices);
         self.slice_service.insert(name, service.clone());
+        if let Some(time) = triggered {
+            self.changes.triggered.entry(service.clone()).or_default().insert(time);
+        }
         self.changes.services.insert(service);
     }
 
@@ -179,6 +196,11 @@ impl Store {
             ObjectKind::Node => {
                 if snapshot.nodes.remove_mut(&name.name) {
                     self.changes.nodes.insert(name.name.clone());
+                }
+            }
+            ObjectKind::ServiceCidr => {
+                if snapshot.service_cidrs.remove_mut(&name.name) {
+                    self.changes.service_cidrs.insert(name.name.clone());
                 }
             }
             ObjectKind::Namespace => {

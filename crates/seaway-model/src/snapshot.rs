@@ -1,8 +1,10 @@
 //! The cluster at one moment.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use ipnet::IpNet;
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 use crate::{EndpointSlice, Namespace, Node, ObjectName, ObjectRef, Pod, Problem, Service};
@@ -19,6 +21,9 @@ pub struct Snapshot {
     pub slices: HashTrieMapSync<ObjectName, RedBlackTreeMapSync<Arc<str>, Arc<EndpointSlice>>>,
     /// Nodes by name.
     pub nodes: RedBlackTreeMapSync<Arc<str>, Arc<Node>>,
+    /// The networks that cluster IPs come from, by the name of their ServiceCIDR; only where the watcher was asked for
+    /// them and the API has them.
+    pub service_cidrs: RedBlackTreeMapSync<Arc<str>, Arc<[IpNet]>>,
     /// Namespaces by name.
     pub namespaces: HashTrieMapSync<Arc<str>, Arc<Namespace>>,
     /// Pods by name; only where the watcher was asked for pods.
@@ -43,10 +48,15 @@ pub struct Changes {
     pub services: HashSet<ObjectName>,
     /// Nodes that changed, came or went.
     pub nodes: BTreeSet<Arc<str>>,
+    /// ServiceCIDRs that changed, came or went.
+    pub service_cidrs: BTreeSet<Arc<str>>,
     /// Namespaces that changed, came or went.
     pub namespaces: BTreeSet<Arc<str>>,
     /// Pods that changed, came or went.
     pub pods: HashSet<ObjectName>,
+    /// When what made Services' endpoints change happened, as the EndpointSlices say
+    /// (`endpoints.kubernetes.io/last-change-trigger-time`); for the Services among `services` alone.
+    pub triggered: HashMap<ObjectName, BTreeSet<SystemTime>>,
 }
 
 impl Changes {
@@ -60,6 +70,7 @@ impl Changes {
         !self.all
             && self.services.is_empty()
             && self.nodes.is_empty()
+            && self.service_cidrs.is_empty()
             && self.namespaces.is_empty()
             && self.pods.is_empty()
     }
@@ -69,7 +80,11 @@ impl Changes {
         self.all |= later.all;
         self.services.extend(later.services.iter().cloned());
         self.nodes.extend(later.nodes.iter().cloned());
+        self.service_cidrs.extend(later.service_cidrs.iter().cloned());
         self.namespaces.extend(later.namespaces.iter().cloned());
         self.pods.extend(later.pods.iter().cloned());
+        for (service, times) in &later.triggered {
+            self.triggered.entry(service.clone()).or_default().extend(times);
+        }
     }
 }

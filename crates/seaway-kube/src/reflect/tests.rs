@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::stream;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::Status;
 use kube::core::metadata::{ListMeta, TypeMeta};
 use kube::core::watch::{Bookmark, BookmarkMeta};
@@ -90,6 +91,7 @@ async fn run(answers: Vec<Answer>) -> (Vec<String>, Vec<String>) {
                 Event::Applied(entry) => format!("applied {}", entry.0.name),
                 Event::Deleted(name) => format!("deleted {}", name.name),
                 Event::Alive => "alive".into(),
+                Event::Absent(_) => "absent".into(),
                 Event::Lost(_) => "lost".into(),
             };
             told.lock().unwrap().push(line);
@@ -165,4 +167,50 @@ fn delays_grow_to_a_bound_and_spread() {
             "{round}: {delay:?}"
         );
     }
+}
+
+/// An API server that has no ServiceCIDRs until it is asked a third time.
+struct NoServiceCidrs(Arc<Mutex<u32>>);
+
+impl ListWatch<ServiceCIDR> for NoServiceCidrs {
+    async fn list(&self, _: &ListParams) -> kube::Result<ObjectList<ServiceCIDR>> {
+        let mut asked = self.0.lock().unwrap();
+        *asked += 1;
+        match *asked {
+            1 => Err(failure(404)),
+            2 => Err(failure(403)),
+            _ => Ok(ObjectList {
+                types: TypeMeta::default(),
+                metadata: ListMeta { resource_version: Some("5".into()), ..ListMeta::default() },
+                items: Vec::new(),
+            }),
+        }
+    }
+
+    async fn watch(
+        &self,
+        _: &WatchParams,
+        _: &str,
+    ) -> kube::Result<BoxStream<'static, kube::Result<WatchEvent<ServiceCIDR>>>> {
+        // The kind was taken away again.
+        Err(failure(404))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_can_be_done_without_is_looked_for_again() {
+    let told: Arc<Mutex<Vec<&str>>> = Arc::default();
+    let tell = {
+        let told = told.clone();
+        move |_, event| {
+            told.lock().unwrap().push(match event {
+                Event::Absent(_) => "absent",
+                Event::Replaced(_) => "replaced",
+                _ => "other",
+            });
+        }
+    };
+    let reflector = reflect::<ServiceCIDR>(NoServiceCidrs(Arc::default()), Selection::default(), tell);
+    let _ = tokio::time::timeout(3 * ABSENCE - Duration::from_secs(1), reflector).await;
+    assert_eq!(*told.lock().unwrap(), ["absent", "absent", "replaced", "absent"]);
 }

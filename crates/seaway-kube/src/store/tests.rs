@@ -17,7 +17,8 @@ fn service(port: u16) -> Object {
 }
 
 fn slice(of: &str) -> Object {
-    Object::EndpointSlice(EndpointSlice { service: name(of), ports: Vec::new(), endpoints: Vec::new() })
+    let slice = EndpointSlice { service: name(of), ports: Vec::new(), endpoints: Vec::new() };
+    Object::EndpointSlice(slice, Some(SystemTime::UNIX_EPOCH))
 }
 
 fn problem(object: &str) -> Problem {
