@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use seaway_kube::Update;
 use seaway_model::{Difference, EgressPlan, NodePlan, PlanDiff, ServiceAddress, ServicePlan, Snapshot};
-use seaway_proxy::{FlowCleaner, ServiceDriver};
+use seaway_proxy::{FlowCleaner, ServiceDriver, leaves_flows};
 
 use crate::part::{Outcome, Part};
 use crate::status::Shared;
@@ -28,7 +28,7 @@ pub(crate) struct Services<D> {
     settings: EgressSettings,
     plan: NodePlan,
     diff: PlanDiff,
-    /// Addresses that changed, or went, since the kernel was last in step.
+    /// Addresses whose change left flows behind, since the kernel was last in step.
     changed: HashSet<ServiceAddress>,
     driver: D,
     cleaner: FlowCleaner,
@@ -89,10 +89,13 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
 
     fn reconcile(&mut self) -> Result<Outcome, String> {
         let diff = std::mem::take(&mut self.diff);
-        self.changed.extend(diff.ports.iter().map(|change| change.address));
+        let left_behind = diff.ports.iter().filter(|change| leaves_flows(change));
+        self.changed.extend(left_behind.map(|change| change.address));
         let report = self.driver.apply(&self.plan, &diff).map_err(|error| error.to_string())?;
         self.shared.publish(self.plan.clone());
-        self.cleaner.check(self.changed.drain(), &self.plan.services);
+        if !self.changed.is_empty() {
+            self.cleaner.check(self.changed.drain(), &self.plan.services);
+        }
         if report.full {
             self.cleaner.check_all(&self.plan.services);
         }

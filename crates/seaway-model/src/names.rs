@@ -49,6 +49,11 @@ impl Protocol {
         }
     }
 
+    /// The protocol with this [number](Self::number).
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.number() == number)
+    }
+
     /// The lower-case name, as in an SRV record's `_tcp` label without the underscore.
     pub const fn label(self) -> &'static str {
         match self {

@@ -126,14 +126,16 @@ impl Conntrack {
         filter: &Filter,
         wanted: impl Fn(&Flow) -> bool,
     ) -> Result<Vec<Flow>, NetlinkError> {
-        let families = match filter.family {
-            Some(Family::V4) => &[Family::V4][..],
-            Some(Family::V6) => &[Family::V6][..],
-            None => &[Family::V4, Family::V6][..],
+        // For each dump the kernel goes through its whole table, however few are in it, so one has to do for both families.
+        // But it takes a protocol only together with a family (EOPNOTSUPP).
+        let families = match (filter.family, filter.protocol) {
+            (Some(family), _) => &[family.number()][..],
+            (None, Some(_)) => &[Family::V4.number(), Family::V6.number()][..],
+            (None, None) => &[libc::AF_UNSPEC as u8][..],
         };
+        let wanted = |flow: &Flow| filter.takes(flow) && wanted(flow);
         let mut all = Vec::new();
         for family in families {
-            let wanted = |flow: &Flow| filter.takes(flow) && wanted(flow);
             all.append(&mut retry_dump(|| self.dump(*family, filter, &wanted))?);
         }
         Ok(all)
@@ -141,14 +143,14 @@ impl Conntrack {
 
     fn dump(
         &mut self,
-        family: Family,
+        family: u8,
         filter: &Filter,
         wanted: &dyn Fn(&Flow) -> bool,
     ) -> Result<Vec<Flow>, NetlinkError> {
         let sequence = self.socket.next_sequence();
         let mut writer = Writer::default();
         writer.begin(SUBSYSTEM << 8 | MESSAGE_GET, libc::NLM_F_DUMP as u16, sequence);
-        writer.bytes(&[family.number(), 0, 0, 0]);
+        writer.bytes(&[family, 0, 0, 0]);
         if let Some(protocol) = filter.protocol {
             write_protocol_filter(&mut writer, protocol);
         }

@@ -15,31 +15,58 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use seaway_model::{Backend, Protocol, ServiceAddress, ServicePlan};
-use seaway_net::conntrack::{Conntrack, Filter, Flow};
+use seaway_model::{Backend, PortChange, Protocol, ServiceAddress, ServicePlan};
+use seaway_net::conntrack::{Conntrack, Family, Filter, Flow};
 
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The rest after a look at the table, as a multiple of the time it took: changes that come in quick succession are looked
+/// at together, so that looking takes a tenth of one processor at the most.
+const REST: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// Flows that can outlive their endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// All of UDP over IPv4.
+    Udp4,
+    /// All of UDP over IPv6.
+    Udp6,
+    /// Those of other protocols, over either, that have seen no answer. They are listed together: for a list the kernel
+    /// goes through its whole table, of all network namespaces, which takes it milliseconds.
+    Unanswered,
+}
+
+impl Kind {
+    const fn of(address: &ServiceAddress) -> Self {
+        match (address.protocol, address.ip) {
+            (Protocol::Udp, IpAddr::V4(_)) => Self::Udp4,
+            (Protocol::Udp, IpAddr::V6(_)) => Self::Udp6,
+            (Protocol::Tcp | Protocol::Sctp, _) => Self::Unanswered,
+        }
+    }
+}
 
 /// The connection tracking table, as far as it is needed here: the kernel's, or a fake.
 pub trait Flows: Send + 'static {
     /// A flow, to delete it by.
     type Flow;
 
-    /// The flows of `protocol` for which `wanted` holds, given where a flow's first packet was sent and who answers it
-    /// (or would). Of UDP all are looked at; of other protocols those that have seen no answer.
+    /// The flows of this kind for which `wanted` holds, given where a flow's first packet was sent and who answers it
+    /// (or would).
     ///
     /// # Errors
     /// The kernel cannot be asked.
     fn list(
         &mut self,
-        protocol: Protocol,
-        wanted: &dyn Fn(Backend, Backend) -> bool,
+        kind: Kind,
+        wanted: &dyn Fn(ServiceAddress, Backend) -> bool,
     ) -> io::Result<Vec<Self::Flow>>;
 
     /// Forgets flows; tells how many were still there.
@@ -54,25 +81,28 @@ impl Flows for Conntrack {
 
     fn list(
         &mut self,
-        protocol: Protocol,
-        wanted: &dyn Fn(Backend, Backend) -> bool,
+        kind: Kind,
+        wanted: &dyn Fn(ServiceAddress, Backend) -> bool,
     ) -> io::Result<Vec<Flow>> {
-        let wanted = |flow: &Flow| match (flow.original.destination_socket(), flow.reply.source_socket()) {
-            (Some(destination), Some(answerer)) => wanted(backend(destination), backend(answerer)),
-            _ => false,
+        let wanted = |flow: &Flow| {
+            let Some(protocol) = Protocol::from_number(flow.original.protocol) else { return false };
+            let (to, by) = (flow.original.destination_socket(), flow.reply.source_socket());
+            let (Some(to), Some(by)) = (to, by) else { return false };
+            let address = ServiceAddress { ip: to.ip(), protocol, port: to.port() };
+            Kind::of(&address) == kind && wanted(address, Backend { ip: by.ip(), port: by.port() })
         };
-        let unreplied = protocol != Protocol::Udp;
-        let filter = Filter { unreplied, ..Filter::protocol(protocol.number()) };
+        let udp = Filter::protocol(Protocol::Udp.number());
+        let filter = match kind {
+            Kind::Udp4 => Filter { family: Some(Family::V4), ..udp },
+            Kind::Udp6 => Filter { family: Some(Family::V6), ..udp },
+            Kind::Unanswered => Filter { unreplied: true, ..Filter::default() },
+        };
         self.list_where(&filter, wanted).map_err(io::Error::other)
     }
 
     fn delete(&mut self, flows: &[Flow]) -> io::Result<usize> {
         Self::delete_all(self, flows).map_err(io::Error::other)
     }
-}
-
-fn backend(socket: SocketAddr) -> Backend {
-    Backend { ip: socket.ip(), port: socket.port() }
 }
 
 /// Which addresses' flows to look at, by which plan.
@@ -86,14 +116,16 @@ struct Pending {
 
 impl Pending {
     /// Whether a flow has to go.
-    fn is_stale(&self, protocol: Protocol, destination: Backend, answerer: Backend) -> bool {
-        let address = ServiceAddress { ip: destination.ip, protocol, port: destination.port };
+    fn is_stale(&self, address: ServiceAddress, answerer: Backend) -> bool {
         match self.plan.port(&address) {
             Some(port) => {
                 (self.all || self.addresses.contains(&address)) && !port.backends.contains(&answerer)
             }
             // The address is gone: so are flows that it was translated for.
-            None => self.addresses.contains(&address) && answerer != destination,
+            None => {
+                self.addresses.contains(&address)
+                    && (answerer.ip, answerer.port) != (address.ip, address.port)
+            }
         }
     }
 
@@ -101,9 +133,10 @@ impl Pending {
         !self.all && self.addresses.is_empty()
     }
 
-    /// There may be flows of `protocol` to look at.
-    fn concerns(&self, protocol: Protocol) -> bool {
-        self.all || self.addresses.iter().any(|address| address.protocol == protocol)
+    /// There may be flows of this kind to look at.
+    fn concerns(&self, kind: Kind) -> bool {
+        let all = self.all && (kind != Kind::Udp6 || self.plan.has_ipv6());
+        all || self.addresses.iter().any(|address| Kind::of(address) == kind)
     }
 
     /// Takes up what could not be done, by the newer plan of the two.
@@ -113,6 +146,19 @@ impl Pending {
         }
         self.all |= undone.all;
         self.addresses.extend(undone.addresses);
+    }
+}
+
+/// Whether there can be flows that do not fit the plan after this change.
+///
+/// Not where an address had endpoints and gained others. One that is new, or had none, can have flows that were not
+/// translated.
+pub fn leaves_flows(change: &PortChange) -> bool {
+    match (&change.before, &change.after) {
+        (Some(before), Some(after)) if !before.backends.is_empty() => {
+            before.backends.iter().any(|backend| !after.backends.contains(backend))
+        }
+        _ => true,
     }
 }
 
@@ -135,9 +181,8 @@ impl FlowCleaner {
         Ok(Self { shared })
     }
 
-    /// These addresses changed, or went, as `plan` now has it, and the rules with them.
-    ///
-    /// An address that is new, or had no endpoint, is one of them: it can have flows that were not translated.
+    /// These addresses changed, or went, as `plan` now has it, and the rules with them: those whose change
+    /// [leaves flows behind](leaves_flows).
     pub fn check(&self, addresses: impl IntoIterator<Item = ServiceAddress>, plan: &ServicePlan) {
         let mut pending = lock(&self.shared.0);
         pending.addresses.extend(addresses);
@@ -176,28 +221,33 @@ fn clean_for_ever(mut flows: impl Flows, shared: &(Mutex<Pending>, Condvar)) {
             }
             std::mem::take(&mut *pending)
         };
-        match clean(&mut flows, &work) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "forgot flows to endpoints that are gone"),
+        let begun = Instant::now();
+        let rest = match clean(&mut flows, &work) {
+            Ok(count) => {
+                if count > 0 {
+                    tracing::info!(count, "forgot flows to endpoints that are gone");
+                }
+                (begun.elapsed() * REST).min(LONGEST_REST)
+            }
             Err(error) => {
                 tracing::warn!(%error, retry_in = ?RETRY, "cannot look for flows to endpoints that are gone");
-                let mut pending = lock(&shared.0);
-                pending.take_back(work);
-                // Changes that come meanwhile wait, too; only the end does not.
-                drop(shared.1.wait_timeout_while(pending, RETRY, |pending| !pending.ended));
+                lock(&shared.0).take_back(work);
+                RETRY
             }
-        }
+        };
+        // Changes that come meanwhile wait; only the end does not.
+        drop(shared.1.wait_timeout_while(lock(&shared.0), rest, |pending| !pending.ended));
     }
 }
 
 /// Forgets the flows that are stale by `work`; tells how many.
 fn clean(flows: &mut impl Flows, work: &Pending) -> io::Result<usize> {
     let mut count = 0;
-    for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Sctp] {
-        if !work.concerns(protocol) {
+    for kind in [Kind::Udp4, Kind::Udp6, Kind::Unanswered] {
+        if !work.concerns(kind) {
             continue;
         }
-        let stale = flows.list(protocol, &|destination, by| work.is_stale(protocol, destination, by))?;
+        let stale = flows.list(kind, &|address, by| work.is_stale(address, by))?;
         count += flows.delete(&stale)?;
     }
     Ok(count)

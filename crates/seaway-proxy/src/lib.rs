@@ -15,5 +15,5 @@ mod ruleset;
 mod slots;
 
 pub use driver::{DriverError, Report, ServiceDriver};
-pub use flows::{FlowCleaner, Flows};
+pub use flows::{FlowCleaner, Flows, Kind as FlowKind, leaves_flows};
 pub use nftables::{NftablesDriver, OwnCommits, TABLE};

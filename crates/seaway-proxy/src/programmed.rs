@@ -318,8 +318,7 @@ pub(crate) fn parse_service_key(family: IpFamily, key: &Value) -> Option<(Servic
     let (ip, rest) = parse_ip(family, key.bytes())?;
     let (protocol, rest) = rest.split_first_chunk::<4>()?;
     let (port, rest) = rest.split_first_chunk::<4>()?;
-    let protocol =
-        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == protocol[0])?;
+    let protocol = Protocol::from_number(protocol[0])?;
     Some((ServiceAddress { ip, protocol, port: u16::from_be_bytes([port[0], port[1]]) }, rest))
 }
 

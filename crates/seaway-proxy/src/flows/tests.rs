@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use seaway_model::{
-    Changes, Endpoint, EndpointPort, EndpointSlice, ObjectName, Service, ServicePort, Snapshot,
+    Changes, Endpoint, EndpointPort, EndpointSlice, ObjectName, PortPlan, Service, ServicePort, Snapshot,
 };
 
 use super::*;
@@ -51,23 +51,22 @@ struct Table {
     flows: BTreeMap<u32, (Protocol, Backend, Backend)>,
     /// How many of the next lists fail.
     failures: u32,
-    listed: Vec<Protocol>,
+    listed: Vec<Kind>,
 }
 
 impl Flows for Table {
     type Flow = u32;
 
-    fn list(
-        &mut self,
-        protocol: Protocol,
-        wanted: &dyn Fn(Backend, Backend) -> bool,
-    ) -> io::Result<Vec<u32>> {
-        self.listed.push(protocol);
+    fn list(&mut self, kind: Kind, wanted: &dyn Fn(ServiceAddress, Backend) -> bool) -> io::Result<Vec<u32>> {
+        self.listed.push(kind);
         if self.failures > 0 {
             self.failures -= 1;
             return Err(io::Error::other("no"));
         }
-        let matches = |(of, to, by): &(Protocol, Backend, Backend)| *of == protocol && wanted(*to, *by);
+        let matches = |(of, to, by): &(Protocol, Backend, Backend)| {
+            let address = ServiceAddress { ip: to.ip, protocol: *of, port: to.port };
+            Kind::of(&address) == kind && wanted(address, *by)
+        };
         Ok(self.flows.iter().filter(|(_, flow)| matches(flow)).map(|(id, _)| *id).collect())
     }
 
@@ -76,8 +75,8 @@ impl Flows for Table {
     }
 }
 
-/// The flows that are left, and which protocols were listed.
-fn left(work: &Pending) -> (Vec<u32>, Vec<Protocol>) {
+/// The flows that are left, and which kinds were listed.
+fn left(work: &Pending) -> (Vec<u32>, Vec<Kind>) {
     use Protocol::{Tcp, Udp};
     let flows = [
         (1, Udp, "10.96.0.10:53", "10.244.1.5:53"),
@@ -99,9 +98,8 @@ fn left(work: &Pending) -> (Vec<u32>, Vec<Protocol>) {
 
 #[test]
 fn flows_that_no_endpoint_answers_go() {
-    let all = [Protocol::Udp, Protocol::Tcp, Protocol::Sctp];
     let work = Pending { all: true, plan: plan(), ..Pending::default() };
-    assert_eq!(left(&work), (vec![1, 4, 5, 6, 7, 9], all.to_vec()));
+    assert_eq!(left(&work), (vec![1, 4, 5, 6, 7, 9], vec![Kind::Udp4, Kind::Unanswered]));
 }
 
 #[test]
@@ -109,10 +107,10 @@ fn only_addresses_that_changed_are_looked_at() {
     let address = |ip: &str, protocol, port| ServiceAddress { ip: ip.parse().unwrap(), protocol, port };
     let gone = address("10.96.0.11", Protocol::Udp, 53);
     let work = Pending { addresses: [gone].into(), plan: plan(), ..Pending::default() };
-    assert_eq!(left(&work), (vec![1, 2, 3, 5, 6, 7, 8, 9], vec![Protocol::Udp]));
+    assert_eq!(left(&work), (vec![1, 2, 3, 5, 6, 7, 8, 9], vec![Kind::Udp4]));
     let changed = address("10.96.0.10", Protocol::Tcp, 80);
     let work = Pending { addresses: [changed].into(), plan: plan(), ..Pending::default() };
-    assert_eq!(left(&work), (vec![1, 2, 3, 4, 5, 6, 7, 9], vec![Protocol::Tcp]));
+    assert_eq!(left(&work), (vec![1, 2, 3, 4, 5, 6, 7, 9], vec![Kind::Unanswered]));
 }
 
 #[test]
@@ -128,4 +126,26 @@ fn what_failed_is_done_with_what_came_meanwhile() {
     let mut pending = Pending { addresses: [address].into(), plan: newer.clone(), ..Pending::default() };
     pending.take_back(Pending { all: true, plan: plan(), ..Pending::default() });
     assert!(pending.all && pending.plan == newer && pending.addresses.contains(&address));
+}
+
+#[test]
+fn an_address_that_only_gains_endpoints_leaves_no_flows() {
+    let address = ServiceAddress { ip: "10.96.0.10".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
+    let with = |backends: &[&str]| {
+        let mut port = PortPlan::clone(plan().port(&address).unwrap());
+        port.backends = backends.iter().map(|backend| at(backend)).collect();
+        Some(Arc::new(port))
+    };
+    let (one, other) = ("10.244.1.5:53", "10.244.2.5:53");
+    for (before, after, leaves) in [
+        (None, with(&[one]), true),
+        (with(&[]), with(&[one]), true),
+        (with(&[one]), with(&[one, other]), false),
+        (with(&[one]), with(&[one]), false),
+        (with(&[one, other]), with(&[one]), true),
+        (with(&[one]), with(&[other]), true),
+        (with(&[one]), None, true),
+    ] {
+        assert_eq!(leaves_flows(&PortChange { address, before, after }), leaves);
+    }
 }
