@@ -78,7 +78,7 @@ impl Cluster {
             cert_dir: directory.path().join("pki"),
             advertise_address: [127, 0, 0, 1].into(),
             listeners: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            service_cidrs: vec!["10.96.0.0/12".parse().unwrap()],
             node_ports: NodePorts::default(),
             tls_sans: Vec::new(),
         };

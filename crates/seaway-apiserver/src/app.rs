@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use seaway_apis::{Registry, Resource, StatusError};
 use serde_json::Value;
@@ -27,6 +28,8 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// Where the cluster reaches this server.
     pub(crate) advertised: SocketAddr,
+    /// When the server started.
+    pub(crate) started: Timestamp,
     /// Becomes true when the server stops: streams end.
     pub(crate) stopping: watch::Receiver<bool>,
 }

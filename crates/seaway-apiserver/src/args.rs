@@ -36,9 +36,9 @@ pub struct ApiserverArgs {
     /// An inherited, already listening TCP socket to serve too (repeatable)
     #[arg(long, value_name = "N")]
     pub listen_fd: Vec<i32>,
-    /// Addresses of services
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
-    pub service_cluster_ip_range: IpNet,
+    /// Addresses of services: a network, or two of different families
+    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "10.96.0.0/12", value_delimiter = ',')]
+    pub service_cluster_ip_range: Vec<IpNet>,
     /// Node ports of services, FIRST-LAST
     #[arg(long, value_name = "RANGE", default_value = "30000-32767")]
     pub service_node_port_range: NodePorts,
@@ -65,6 +65,7 @@ async fn run_until_signal(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
 
+    check_ranges(&args.service_cluster_ip_range)?;
     let bind = SocketAddr::new(args.bind_address, args.secure_port);
     let mut listeners = vec![TcpListener::bind(bind).with_context(|| format!("cannot listen on {bind}"))?];
     for fd in &args.listen_fd {
@@ -75,7 +76,7 @@ async fn run_until_signal(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
         cert_dir: args.cert_dir,
         advertise_address: args.advertise_address,
         listeners,
-        service_cidr: args.service_cluster_ip_range,
+        service_cidrs: args.service_cluster_ip_range,
         node_ports: args.service_node_port_range,
         tls_sans: args.tls_san,
     })
@@ -93,6 +94,15 @@ async fn run_until_signal(args: ApiserverArgs) -> anyhow::Result<ExitCode> {
     }
     server.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One network, or one of each family (kube-apiserver takes no more).
+fn check_ranges(ranges: &[IpNet]) -> anyhow::Result<()> {
+    match ranges {
+        [_] => Ok(()),
+        [one, other] if one.addr().is_ipv4() != other.addr().is_ipv4() => Ok(()),
+        _ => anyhow::bail!("--service-cluster-ip-range takes one network, or an IPv4 and an IPv6 one"),
+    }
 }
 
 /// A duplicate of an inherited descriptor; the kernel makes it, so no unchecked number becomes an owned descriptor.

@@ -1,9 +1,9 @@
 //! What is there from the first start on: the system namespaces, and the service by which pods reach this server.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use seaway_apis::strategy::families::family_of;
 use seaway_apis::strategy::{self, Creation};
 use seaway_apis::{StatusError, defaults};
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ pub(crate) async fn ensure(app: &App) -> Result<(), StatusError> {
     wanted.push(("", "services", service(app)));
     wanted.push(("", "endpoints", endpoints(app)));
     wanted.push(("discovery.k8s.io", "endpointslices", endpoint_slice(app)));
+    wanted.push(("networking.k8s.io", "servicecidrs", service_cidr(app)));
     let writes = wanted.into_iter().map(|(group, plural, object)| put(app, group, plural, object));
     futures::future::try_join_all(writes).await.map(drop)
 }
@@ -113,12 +114,11 @@ fn has(object: &Value, wanted: &Value) -> bool {
     }
 }
 
-fn family(ip: IpAddr) -> &'static str {
-    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
 fn service(app: &App) -> Value {
-    let ip = app.allocator.lock().first_address();
+    let family = family_of(app.advertised.ip());
+    let ips = app.allocator.lock().first_addresses();
+    // Of the family in which the server is reached; the first one where it has no address of that.
+    let ip = ips.iter().find(|ip| family_of(**ip) == family).or(ips.first());
     json!({
         "metadata": {
             "name": "kubernetes",
@@ -128,11 +128,23 @@ fn service(app: &App) -> Value {
             "type": "ClusterIP",
             "clusterIP": ip,
             "clusterIPs": [ip],
-            "ipFamilies": [family(ip)],
+            "ipFamilies": [ip.copied().map(family_of)],
             "ipFamilyPolicy": "SingleStack",
             "sessionAffinity": "None",
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": app.advertised.port()}],
         },
+    })
+}
+
+/// What the addresses of services are taken from, for those who want to know (KEP-1880).
+fn service_cidr(app: &App) -> Value {
+    json!({
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": app.allocator.lock().cidrs()},
+        "status": {"conditions": [{
+            "type": "Ready", "status": "True", "reason": "",
+            "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": app.started,
+        }]},
     })
 }
 
@@ -155,7 +167,7 @@ fn endpoint_slice(app: &App) -> Value {
             "name": "kubernetes",
             "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
-        "addressType": family(app.advertised.ip()),
+        "addressType": family_of(app.advertised.ip()),
         "endpoints": [{"addresses": [app.advertised.ip()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": app.advertised.port(), "protocol": "TCP"}],
     })

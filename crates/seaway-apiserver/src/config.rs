@@ -17,8 +17,9 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// Bound and listening sockets; the first one's port is the advertised one.
     pub listeners: Vec<TcpListener>,
-    /// Addresses of services; the first usable one is `default/kubernetes`.
-    pub service_cidr: IpNet,
+    /// Addresses of services: one network, or one of each family, of which the first is the default. The first usable address is
+    /// `default/kubernetes`.
+    pub service_cidrs: Vec<IpNet>,
     /// Node ports of services.
     pub node_ports: NodePorts,
     /// Names and addresses of the serving certificate, besides the ones that follow from the rest.

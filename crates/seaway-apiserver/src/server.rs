@@ -109,8 +109,8 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
     let first = config.listeners.first().ok_or(ServeError::NoListener)?;
     let port = first.local_addr().map_or(0, |address| address.port());
     let advertised = SocketAddr::new(config.advertise_address, port);
-    let allocator = Allocator::new(config.service_cidr, config.node_ports);
-    let pki = Arc::new(Pki::ensure(&config.cert_dir, &names(&config, allocator.first_address()))?);
+    let allocator = Allocator::new(&config.service_cidrs, config.node_ports);
+    let pki = Arc::new(Pki::ensure(&config.cert_dir, &names(&config, &allocator.first_addresses()))?);
     let acceptor = TlsAcceptor::from(Arc::new(tls(&pki).map_err(ServeError::Tls)?));
     let data_dir = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir)).await;
@@ -125,6 +125,8 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
         kubelets: Kubelets::new(&pki).map_err(ServeError::Tls)?,
         metrics: Arc::new(Metrics::new()),
         advertised,
+        // Times of the API are whole seconds.
+        started: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default(),
         stopping,
     });
     bootstrap::ensure(&app).await.map_err(ServeError::Bootstrap)?;
@@ -145,7 +147,7 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
 }
 
 /// The names and addresses of the serving certificate.
-fn names(config: &Config, service: IpAddr) -> Vec<String> {
+fn names(config: &Config, services: &[IpAddr]) -> Vec<String> {
     let mut names: Vec<String> = [
         "kubernetes.default.svc.cluster.local",
         "kubernetes.default.svc",
@@ -155,9 +157,8 @@ fn names(config: &Config, service: IpAddr) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    names.extend(
-        [IpAddr::from(Ipv4Addr::LOCALHOST), config.advertise_address, service].map(|ip| ip.to_string()),
-    );
+    let own = [IpAddr::from(Ipv4Addr::LOCALHOST), config.advertise_address];
+    names.extend(own.iter().chain(services).map(ToString::to_string));
     let bound = config.listeners.iter().filter_map(|listener| listener.local_addr().ok());
     names
         .extend(bound.map(|address| address.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));

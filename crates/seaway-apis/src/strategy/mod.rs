@@ -1,6 +1,7 @@
 //! What create, update and delete keep, set and drop, by kind.
 
 mod events;
+pub mod families;
 mod pods;
 mod services;
 

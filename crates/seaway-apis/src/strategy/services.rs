@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::value::{child, copy, default, list, remove, text};
+use crate::value::{child, copy, list, remove, text};
 
 /// Whether a type has node ports.
 fn has_node_ports(kind: &str) -> bool {
@@ -11,7 +11,7 @@ fn has_node_ports(kind: &str) -> bool {
 
 pub(super) fn prepare_create(service: &mut Value) {
     same_address(service);
-    families(service);
+    no_families_for_names(service);
 }
 
 /// `clusterIPs` is the list of which `clusterIP` is the first.
@@ -29,24 +29,28 @@ fn same_address(service: &mut Value) {
     }
 }
 
-/// The cluster is of one family unless a cluster IP says otherwise.
-fn families(service: &mut Value) {
-    let Some(spec) = child(service, "spec") else { return };
-    if text(spec, "/type") == "ExternalName" {
+/// A name has no addresses, hence no families; those of all others are settled with their addresses ([`super::families`]).
+fn no_families_for_names(service: &mut Value) {
+    if text(service, "/spec/type") != "ExternalName" {
+        return;
+    }
+    if let Some(spec) = child(service, "spec") {
         for key in ["ipFamilies", "ipFamilyPolicy"] {
             remove(spec, key);
         }
-        return;
     }
-    let of = |ip: &Value| if ip.as_str().is_some_and(|ip| ip.contains(':')) { "IPv6" } else { "IPv4" };
-    let mut found: Vec<&str> =
-        list(spec, "/clusterIPs").iter().filter(|ip| *ip != "None" && *ip != "").map(of).collect();
-    if found.is_empty() {
-        found.push("IPv4");
-    }
-    let found = json!(found);
-    default(spec, "ipFamilies", found);
-    default(spec, "ipFamilyPolicy", "SingleStack");
+}
+
+/// Whether node ports are given to the Service, as long as it does not say otherwise.
+fn gets_node_ports(spec: &Value) -> bool {
+    let kind = text(spec, "/type");
+    kind == "NodePort"
+        || (kind == "LoadBalancer" && spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)))
+}
+
+/// Whether a load balancer asks each node whether it has endpoints.
+fn has_health_check(spec: &Value) -> bool {
+    text(spec, "/type") == "LoadBalancer" && text(spec, "/externalTrafficPolicy") == "Local"
 }
 
 /// Takes over the allocated address and node ports that an update leaves out, and drops those that the new type
@@ -63,25 +67,46 @@ pub(super) fn prepare_update(old: &Value, new: &mut Value) {
             }
         } else if old_type != "ExternalName" {
             carry_addresses(from, spec);
-            for key in ["ipFamilies", "ipFamilyPolicy"] {
-                if spec.get(key).is_none() {
-                    copy(from, spec, key);
-                }
-            }
         }
-        if has_node_ports(&old_type) && has_node_ports(&new_type) {
+        if gets_node_ports(from) && gets_node_ports(spec) {
             carry_node_ports(from, spec);
         }
         if has_node_ports(&old_type) && !has_node_ports(&new_type) {
             drop_node_ports(from, spec);
         }
-        if has_node_ports(&old_type) && has_node_ports(&new_type) && spec.get("healthCheckNodePort").is_none()
-        {
-            copy(from, spec, "healthCheckNodePort");
+        if has_health_check(from) && has_health_check(spec) {
+            if is_zero(spec, "healthCheckNodePort") {
+                copy(from, spec, "healthCheckNodePort");
+            }
+        } else if has_health_check(from) {
+            drop_repeated(from, spec, &["healthCheckNodePort"]);
+        }
+        if old_type == "LoadBalancer" && new_type != "LoadBalancer" {
+            drop_repeated(from, spec, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
         }
     }
     same_address(new);
-    families(new);
+    no_families_for_names(new);
+    if old_type == "LoadBalancer"
+        && new_type != "LoadBalancer"
+        && let Some(status) = child(new, "status")
+    {
+        status["loadBalancer"] = json!({});
+    }
+}
+
+/// Whether a port is absent or 0, which is the same to the API.
+fn is_zero(spec: &Value, key: &str) -> bool {
+    spec.get(key).is_none_or(|port| port.is_null() || *port == 0)
+}
+
+/// Fields that have no use any more go when the update only repeats them; what it sets anew is an error for validation.
+fn drop_repeated(from: &Value, spec: &mut Value, keys: &[&str]) {
+    for key in keys {
+        if spec.get(*key) == from.get(*key) {
+            remove(spec, key);
+        }
+    }
 }
 
 fn carry_addresses(from: &Value, spec: &mut Value) {
@@ -116,16 +141,14 @@ fn carry_node_ports(from: &Value, spec: &mut Value) {
     }
 }
 
-/// Node ports, the external policy and the health check's port go when the update only repeats the old ones.
+/// Node ports and the external policy go when the update only repeats the old ones.
 fn drop_node_ports(from: &Value, spec: &mut Value) {
     for port in crate::value::each(spec, "/ports") {
         if counterpart(from, port).is_some_and(|p| p.get("nodePort") == port.get("nodePort")) {
             remove(port, "nodePort");
         }
     }
-    for key in ["externalTrafficPolicy", "healthCheckNodePort", "allocateLoadBalancerNodePorts"] {
-        if spec.get(key) == from.get(key) {
-            remove(spec, key);
-        }
+    if list(spec, "/externalIPs").is_empty() {
+        drop_repeated(from, spec, &["externalTrafficPolicy"]);
     }
 }

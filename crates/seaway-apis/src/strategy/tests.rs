@@ -122,6 +122,34 @@ fn services_keep_their_addresses() {
 }
 
 #[test]
+fn services_carry_ports_only_while_they_need_them() {
+    let services = resources().lookup("", "v1", "services").unwrap();
+    let old = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "d"},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30001, "loadBalancerClass": "a/b",
+            "allocateLoadBalancerNodePorts": true, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+    });
+    let changed = |change: Value| {
+        let mut new = crate::patch::merge(&old, &json!({ "spec": change }));
+        prepare_update(services, None, &old, &mut new).unwrap();
+        new
+    };
+    let without = json!([{"port": 80, "protocol": "TCP"}]);
+    let same = changed(json!({"ports": without, "healthCheckNodePort": null}));
+    assert_eq!((&same["spec"], &same["status"]), (&old["spec"], &old["status"]));
+    let own = changed(json!({"ports": without, "allocateLoadBalancerNodePorts": false}));
+    assert_eq!(own["spec"]["ports"], without);
+    let cluster = changed(json!({"externalTrafficPolicy": "Cluster"}));
+    assert!(cluster["spec"].get("healthCheckNodePort").is_none());
+    let plain = changed(json!({"type": "ClusterIP"}));
+    assert_eq!(plain["spec"], json!({"type": "ClusterIP", "ports": without}));
+    assert_eq!(plain["status"], json!({"loadBalancer": {}}));
+}
+
+#[test]
 fn deletion_has_a_grace_period_that_only_shrinks() {
     let pods = resources().lookup("", "v1", "pods").unwrap();
     let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}, "status": {"phase": "Running"}});

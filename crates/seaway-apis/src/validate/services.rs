@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use super::at::{At, Errors};
 use super::names;
 use crate::field_error::FieldError;
+use crate::strategy::families::family_of;
+use crate::value::list;
 
 /// Longest session affinity: a day.
 const MAX_AFFINITY_SECONDS: i64 = 86_400;
@@ -35,13 +37,48 @@ pub(super) fn service(service: &At<'_>, errors: &mut Errors) {
     {
         errors.push(external.invalid("may only be set for externally-accessible services"));
     }
+    load_balancer(&spec, kind, errors);
+    spec.field("trafficDistribution").if_given_one_of(errors, &TRAFFIC_DISTRIBUTIONS);
+    families(&spec, errors);
+}
+
+/// Where a Service may prefer its endpoints (KEP-3015); `PreferClose` is the old name of `PreferSameZone`.
+const TRAFFIC_DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+
+/// What only load balancers have.
+fn load_balancer(spec: &At<'_>, kind: &str, errors: &mut Errors) {
     for range in spec.items("loadBalancerSourceRanges") {
         range.cidr(errors);
     }
+    if kind != "LoadBalancer" {
+        for field in ["loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if spec.given(field).is_some_and(|field| !field.is_empty()) {
+                errors.push(spec.field(field).forbidden("may only be used when `type` is 'LoadBalancer'"));
+            }
+        }
+    }
+    let health = spec.field("healthCheckNodePort");
+    if health.value.as_i64().is_some_and(|port| port != 0)
+        && (kind != "LoadBalancer" || spec.text("externalTrafficPolicy") != "Local")
+    {
+        errors.push(
+            health.invalid(
+                "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+            ),
+        );
+    }
+    health.not_negative(errors);
+}
+
+fn families(spec: &At<'_>, errors: &mut Errors) {
     spec.field("ipFamilyPolicy")
-        .if_given_one_of(errors, &["SingleStack", "PreferDualStack", "RequireDualStack"]);
+        .if_given_one_of(errors, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+    let mut seen = HashSet::new();
     for family in spec.items("ipFamilies") {
         family.one_of(errors, &["IPv4", "IPv6"]);
+        if !seen.insert(family.as_text()) {
+            errors.push(family.duplicate());
+        }
     }
 }
 
@@ -118,15 +155,7 @@ fn addresses(spec: &At<'_>, errors: &mut Errors) {
     {
         errors.push(spec.field("clusterIPs").invalid("first value must match `clusterIP`"));
     }
-    for ip in spec.items("clusterIPs") {
-        if ip.as_text() == "None" {
-            if spec.count("clusterIPs") > 1 {
-                errors.push(spec.field("clusterIPs").invalid("'None' must be the first and only value"));
-            }
-        } else {
-            ip.ip(errors);
-        }
-    }
+    cluster_ips(spec, errors);
     for ip in spec.items("externalIPs") {
         let Some(address) = ip.ip(errors) else { continue };
         let problem = match address {
@@ -139,18 +168,67 @@ fn addresses(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A service keeps its address while it has one.
+/// None, one, or one of each family, in the order of `ipFamilies`.
+fn cluster_ips(spec: &At<'_>, errors: &mut Errors) {
+    let field = spec.field("clusterIPs");
+    let (families, mut seen, before) = (list(spec.value, "/ipFamilies"), HashSet::new(), errors.len());
+    for (at, ip) in spec.items("clusterIPs").enumerate() {
+        if ip.as_text() == "None" {
+            if spec.count("clusterIPs") > 1 {
+                errors.push(field.invalid("'None' must be the first and only value"));
+            }
+            continue;
+        }
+        let Some(address) = ip.ip(errors) else { continue };
+        seen.insert(address.is_ipv4());
+        match families.get(at).and_then(serde_json::Value::as_str) {
+            Some(family) if matches!(family, "IPv4" | "IPv6") && family != family_of(address) => {
+                let detail = format!("expected an {family} value as indicated by `ipFamilies[{at}]`");
+                errors.push(ip.invalid(detail));
+            }
+            _ => {}
+        }
+    }
+    let count = spec.count("clusterIPs");
+    if count > 2 {
+        errors.push(field.invalid("may only hold up to 2 values"));
+    } else if count == 2 && seen.len() < 2 && errors.len() == before {
+        errors.push(field.invalid("may specify no more than one IP for each IP family"));
+    }
+}
+
+/// A service keeps its first address and family while it has one; the second one may come and go with the policy.
 pub(super) fn change(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     let (spec, before) = (new.field("spec"), old.field("spec"));
     if spec.text("type") == "ExternalName" || before.text("type") == "ExternalName" {
         return;
     }
+    let first =
+        |at: &At<'_>, field: &str| at.items(field).next().map_or("", |value| value.as_text()).to_owned();
     let (ip, old_ip) = (spec.text("clusterIP"), before.text("clusterIP"));
     if !old_ip.is_empty() && ip != old_ip {
-        errors.push(FieldError::invalid(
-            "spec.clusterIPs[0]",
-            spec.field("clusterIPs").value.clone(),
-            "may not change once set",
-        ));
+        let ips = spec.field("clusterIPs").value.clone();
+        errors.push(FieldError::invalid("spec.clusterIPs[0]", ips, UNCHANGEABLE));
+    }
+    let headless = ip == "None" && old_ip == "None";
+    let (family, old_family) = (first(&spec, "ipFamilies"), first(&before, "ipFamilies"));
+    if !headless && !family.is_empty() && !old_family.is_empty() && family != old_family {
+        errors.push(FieldError::invalid("spec.ipFamilies[0]", family, UNCHANGEABLE));
+    }
+    let (second, old_second) = (spec.items("clusterIPs").nth(1), before.items("clusterIPs").nth(1));
+    if let (Some(second), Some(old)) = (second, old_second)
+        && second.value != old.value
+    {
+        errors.push(second.invalid(UNCHANGEABLE));
+    }
+    if spec.text("type") == "LoadBalancer" && before.text("type") == "LoadBalancer" {
+        spec.field("loadBalancerClass").same(errors, &before.field("loadBalancerClass"));
+        let (health, old) = (spec.field("healthCheckNodePort"), before.field("healthCheckNodePort"));
+        if !health.is_empty() && !old.is_empty() && spec.text("externalTrafficPolicy") == "Local" {
+            health.same(errors, &old);
+        }
     }
 }
+
+/// What the API says of an address that is changed.
+const UNCHANGEABLE: &str = "may not change once set";

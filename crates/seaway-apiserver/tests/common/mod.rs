@@ -99,7 +99,7 @@ pub(crate) fn config(directory: &Path) -> Config {
         cert_dir: directory.join("pki"),
         advertise_address: [127, 0, 0, 1].into(),
         listeners: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
-        service_cidr: "10.96.0.0/12".parse().unwrap(),
+        service_cidrs: vec!["10.96.0.0/12".parse().unwrap()],
         node_ports: NodePorts::default(),
         tls_sans: Vec::new(),
     }

@@ -135,7 +135,7 @@ async fn start_server(dir: &Path, listener: TcpListener) -> Server {
         cert_dir: dir.join("certs"),
         advertise_address: listener.local_addr().unwrap().ip(),
         listeners: vec![listener],
-        service_cidr: "10.96.0.0/12".parse().unwrap(),
+        service_cidrs: vec!["10.96.0.0/12".parse().unwrap()],
         node_ports: NodePorts::default(),
         tls_sans: vec!["127.0.0.1".into()],
     };

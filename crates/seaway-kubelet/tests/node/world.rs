@@ -74,7 +74,7 @@ impl World {
             cert_dir: "/var/lib/pki".into(),
             advertise_address: IpAddr::V4(NODE_IP),
             listeners: vec![listener],
-            service_cidr: "10.96.0.0/12".parse()?,
+            service_cidrs: vec!["10.96.0.0/12".parse()?],
             node_ports: seaway_apiserver::NodePorts::default(),
             tls_sans: vec![],
         })

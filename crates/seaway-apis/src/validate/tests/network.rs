@@ -76,6 +76,31 @@ fn services() {
                 json!({"type": "LoadBalancer", "ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0"]}),
                 "spec.loadBalancerSourceRanges[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR",
             ),
+            (json!({"ports": [{"port": 80}], "trafficDistribution": "PreferSameNode"}), ""),
+            (
+                json!({"ports": [{"port": 80}], "trafficDistribution": "Near"}),
+                "spec.trafficDistribution: Unsupported value: \"Near\"",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0/8"]}),
+                "spec.loadBalancerSourceRanges: Forbidden: may only be used when",
+            ),
+            (
+                json!({"type": "LoadBalancer", "ports": [{"port": 80}], "healthCheckNodePort": 30000}),
+                "spec.healthCheckNodePort: Invalid value: 30000: may only be set when",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "clusterIPs": ["10.0.0.1", "10.0.0.2"], "clusterIP": "10.0.0.1"}),
+                "spec.clusterIPs: Invalid value: [\"10.0.0.1\",\"10.0.0.2\"]: may specify no more than one IP",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "clusterIPs": ["fd00::1"], "clusterIP": "fd00::1", "ipFamilies": ["IPv4"]}),
+                "spec.clusterIPs[0]: Invalid value: \"fd00::1\": expected an IPv4 value",
+            ),
+            (
+                json!({"ports": [{"port": 80}], "ipFamilies": ["IPv4", "IPv4"]}),
+                "spec.ipFamilies[1]: Duplicate value: \"IPv4\"",
+            ),
         ],
         of_service,
     );
