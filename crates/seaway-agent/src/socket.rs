@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use seaway_observe::Observer;
+use serde::Serialize;
 
 use crate::differences::compare;
 use crate::status::Shared;
@@ -30,14 +31,16 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn plan(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.applied_plan() {
-        Some(plan) => axum::Json(plan).into_response(),
-        None => no_plan(),
-    }
+    told(move || shared.applied_plan_with_pods()).await
 }
 
 async fn differences(State(shared): State<Arc<Shared>>) -> Response {
-    match tokio::task::spawn_blocking(move || compare(&shared)).await {
+    told(move || compare(&shared)).await
+}
+
+/// Answers with what `work`, which may block, finds out of the plan in force.
+async fn told<T: Serialize + Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(work).await {
         Ok(Some(found)) => axum::Json(found).into_response(),
         Ok(None) => no_plan(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -1,12 +1,15 @@
 //! What the agent knows of itself, and shows.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
+use seaway_cni::{files, pods};
 use seaway_kube::{Source, SourceStatus};
 use seaway_model::{NodePlan, OverlayPlan, Underlay};
 use serde::{Deserialize, Serialize};
@@ -98,6 +101,10 @@ pub struct AppliedPlan {
     pub overlay: Option<Arc<OverlayPlan>>,
     /// The link towards the other nodes that `overlay` was planned for, with its addresses and MTU.
     pub underlay: Option<Arc<Underlay>>,
+    /// The links of this node's pods by the pods' addresses, as the plugin noted them; absent where the network is not the
+    /// agent's, or the notes cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<BTreeMap<IpAddr, String>>,
 }
 
 /// The network between nodes that is in force.
@@ -169,7 +176,22 @@ impl Shared {
             plan,
             overlay: between.as_ref().map(|between| between.plan.clone()),
             underlay: between.as_ref().map(|between| between.underlay.clone()),
+            pods: None,
         })
+    }
+
+    /// The same with the links of pods. Blocks.
+    pub(crate) fn applied_plan_with_pods(&self) -> Option<AppliedPlan> {
+        let applied = self.applied_plan()?;
+        let links = || match pods::links(Path::new(files::IPAM_DIR)) {
+            Ok(links) => Some(links),
+            Err(error) => {
+                tracing::warn!(%error, "the plan is told without the links of pods");
+                None
+            }
+        };
+        let pods = applied.overlay.as_ref().and_then(|_| links());
+        Some(AppliedPlan { pods, ..applied })
     }
 
     /// A part is about to change the kernel.

@@ -27,12 +27,25 @@ pub enum PodsError {
     Netlink(#[from] NetlinkError),
 }
 
-/// What is not as the plugin made it, for the pods noted below `data_dir`. `mtu` is what pods get at present.
-pub fn differences(data_dir: &Path, mtu: u32) -> Result<Vec<Difference>, PodsError> {
+/// The node's ends of its pods' links by the pods' addresses, as the plugin noted them below `data_dir`.
+///
+/// # Errors
+/// The notes cannot be read.
+pub fn links(data_dir: &Path) -> Result<BTreeMap<IpAddr, String>, PodsError> {
     if !data_dir.join(NETWORK_NAME).is_dir() {
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
     let owners = Ipam::new(data_dir, NETWORK_NAME).owners()?;
+    let link = |(address, owner): (IpAddr, Owner)| (address, host_interface(&owner.container, &owner.ifname));
+    Ok(owners.into_iter().map(link).collect())
+}
+
+/// What is not as the plugin made it, for the pods noted below `data_dir`. `mtu` is what pods get at present.
+pub fn differences(data_dir: &Path, mtu: u32) -> Result<Vec<Difference>, PodsError> {
+    let noted = links(data_dir)?;
+    if noted.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut rtnl = Rtnl::open()?;
     let links: BTreeMap<String, Link> =
         rtnl.links()?.into_iter().map(|link| (link.name.clone(), link)).collect();
@@ -41,10 +54,7 @@ pub fn differences(data_dir: &Path, mtu: u32) -> Result<Vec<Difference>, PodsErr
         routes: rtnl.routes(RouteFilter { table: Some(MAIN_TABLE), ..RouteFilter::default() })?,
         neighbors: rtnl.neighbors(None)?,
     };
-    let each = |(address, owner): &(IpAddr, Owner)| {
-        kernel.of_pod(*address, &host_interface(&owner.container, &owner.ifname), mtu)
-    };
-    Ok(owners.iter().flat_map(each).collect())
+    Ok(noted.iter().flat_map(|(address, link)| kernel.of_pod(*address, link, mtu)).collect())
 }
 
 struct Kernel {
