@@ -316,6 +316,9 @@ pub struct RuleHit {
     pub source_port: Option<u16>,
     /// Its destination port.
     pub destination_port: Option<u16>,
+    /// TCP's sequence number, which NAT keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_sequence: Option<u32>,
     /// The link that it came in by.
     pub iif: Option<String>,
     /// The link that it leaves by.

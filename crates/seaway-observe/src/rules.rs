@@ -146,6 +146,7 @@ fn hit(point: Point, known: &Known, links: &LinkNames) -> RuleHit {
         protocol: ip.protocol,
         source_port: ip.source_port,
         destination_port: ip.destination_port,
+        tcp_sequence: ip.tcp.map(|tcp| tcp.sequence),
         iif: name(known.iif),
         oif: name(known.oif),
     }
