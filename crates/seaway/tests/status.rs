@@ -157,8 +157,10 @@ fn dns(lab: &Lab) {
     let pods = report["dns"]["pods"].as_array().unwrap();
     assert_eq!(pods.len(), 2);
     let server = &pods[0]["servers"][0];
-    assert_eq!(server["cluster"][0], "cluster.local", "{server}");
-    assert!(server["upstreams"][0].as_str().unwrap().contains("192.0.2.53"), "{server}");
+    assert_eq!(server["cluster"][0], "cluster.local.", "{server}");
+    assert_eq!(server["upstreams"][0]["address"], "192.0.2.53:53", "{server}");
+    assert_eq!(server["upstreams"][0]["down"], false, "{server}");
+    assert!(server["cache"]["success"].is_u64(), "{server}");
     assert!(pods[0]["counts"]["requests"].is_u64());
     assert_eq!(report["dns"]["nodes"][0]["nameservers"][0], "192.0.2.53");
 }

@@ -1,33 +1,43 @@
-//! What a DNS pod serves and how it fares: its Corefile, its health endpoints and its metrics, from inside its network.
+//! What a DNS pod serves and how it fares: what it says itself on its socket, its health endpoints and its metrics, from
+//! inside its network.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
-use seaway_dns::corefile::{self, Directive, Files, Loaded};
+use seaway_dns::explain::{BlockStatus, Status, UpstreamStatus};
 use seaway_dns::resolvconf::ResolvConf;
+use seaway_http::unix;
 use seaway_lab::Place;
 use seaway_net::netns::NetNs;
 use serde::Serialize;
 
+use crate::patience::patiently;
+
 /// How long a DNS pod may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Where a DNS pod serves what it says of itself (ARCHITECTURE.md, registry).
+pub(crate) const SOCKET: &str = "/run/seaway/dns.sock";
 /// More than this is read of no answer.
 const MAX_ANSWER: u64 = 4 << 20;
 
-/// A server block of the Corefile.
+/// A zone that is served at an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct ServerBlock {
-    /// What it serves, such as `.:53`.
-    pub(crate) zones: Vec<String>,
+pub(crate) struct Server {
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// What it serves, such as `.`.
+    pub(crate) zone: String,
+    /// The plugins that answer, in the order in which they are asked.
+    pub(crate) plugins: Vec<String>,
     /// Zones answered from the cluster's objects.
     pub(crate) cluster: Vec<String>,
-    /// Who is asked about the rest; a file's name with the servers in it.
-    pub(crate) upstreams: Vec<String>,
-    /// Seconds that answers are kept at most; absent without a cache.
+    /// Who is asked about the rest.
+    pub(crate) upstreams: Vec<UpstreamStatus>,
+    /// Answers kept now, by kind; absent without a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cache: Option<u64>,
+    pub(crate) cache: Option<BTreeMap<String, usize>>,
 }
 
 /// Counts since the pod started.
@@ -45,7 +55,7 @@ pub(crate) struct DnsCounts {
 pub(crate) struct DnsFacts {
     pub(crate) healthy: bool,
     pub(crate) ready: bool,
-    pub(crate) servers: Vec<ServerBlock>,
+    pub(crate) servers: Vec<Server>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) counts: Option<DnsCounts>,
     /// Why some of it is not known.
@@ -53,8 +63,21 @@ pub(crate) struct DnsFacts {
     pub(crate) error: Option<String>,
 }
 
-/// Looks at the DNS pod that runs at `place`. Blocks.
-pub(crate) fn look(place: &Place) -> DnsFacts {
+/// Asks the DNS pod that runs at `place`.
+pub(crate) async fn ask(place: &Place) -> DnsFacts {
+    let looked = place.clone();
+    let facts = tokio::task::spawn_blocking(move || look(&looked)).await;
+    let mut facts =
+        facts.unwrap_or_else(|error| DnsFacts { error: Some(error.to_string()), ..DnsFacts::default() });
+    match patiently(unix::get::<Status>(&place.path(SOCKET), "/v1/status")).await {
+        Ok(status) => facts.servers = status.blocks.into_iter().map(server).collect(),
+        Err(error) => facts.error = Some(format!("{SOCKET}: {error}")),
+    }
+    facts
+}
+
+/// Looks at the endpoints of the DNS pod that runs at `place`. Blocks.
+fn look(place: &Place) -> DnsFacts {
     let mut facts = DnsFacts::default();
     match NetNs::of_process(place.pid) {
         Ok(namespace) => {
@@ -69,13 +92,6 @@ pub(crate) fn look(place: &Place) -> DnsFacts {
             }
         }
         Err(error) => facts.error = Some(format!("its network namespace: {error}")),
-    }
-    let resolv_conf = resolv_conf(place).map(|conf| conf.nameservers).unwrap_or_default();
-    let read =
-        std::fs::read_to_string(place.path("/etc/coredns/Corefile")).map_err(|error| error.to_string());
-    match read.and_then(|text| servers(&text, &resolv_conf)) {
-        Ok(servers) => facts.servers = servers,
-        Err(error) => facts.error = Some(format!("/etc/coredns/Corefile: {error}")),
     }
     facts
 }
@@ -119,46 +135,23 @@ fn counts(text: &str) -> DnsCounts {
     }
 }
 
-/// Other files belong to the pod: they are not looked at from here.
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn import(&self, _: &Path, pattern: &str) -> std::io::Result<Vec<Loaded>> {
-        Err(std::io::Error::other(format!("{pattern} is not looked at")))
+fn server(block: BlockStatus) -> Server {
+    let mut server = Server {
+        listen: block.listen,
+        zone: block.zone,
+        plugins: block.plugins.iter().map(|plugin| plugin.name.clone()).collect(),
+        cluster: Vec::new(),
+        upstreams: Vec::new(),
+        cache: None,
+    };
+    for plugin in block.plugins {
+        server.cluster.extend(plugin.zones);
+        server.upstreams.extend(plugin.upstreams);
+        if plugin.name == "cache" {
+            server.cache = Some(plugin.entries);
+        }
     }
-}
-
-/// The longest time that `cache` keeps answers unless told otherwise (CoreDNS's plugin of this name).
-const DEFAULT_CACHE: u64 = 3600;
-
-/// The server blocks of a Corefile, where `resolv_conf` has the servers of the pod's /etc/resolv.conf.
-fn servers(text: &str, resolv_conf: &[String]) -> Result<Vec<ServerBlock>, String> {
-    let blocks = corefile::parse("Corefile", text, &|_| None, &NoFiles).map_err(|error| error.to_string())?;
-    Ok(blocks
-        .iter()
-        .map(|block| {
-            let of = |name: &'static str| block.directives.iter().filter(move |one| one.name.text == name);
-            let words = |one: &Directive| one.args.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
-            let upstream = |to: String| {
-                if to == "/etc/resolv.conf" && !resolv_conf.is_empty() {
-                    format!("{} (of /etc/resolv.conf)", resolv_conf.join(", "))
-                } else {
-                    to
-                }
-            };
-            ServerBlock {
-                zones: block.keys.iter().map(|key| key.text.clone()).collect(),
-                cluster: of("kubernetes").flat_map(words).collect(),
-                upstreams: of("forward")
-                    .flat_map(|one| words(one).into_iter().skip(1))
-                    .map(upstream)
-                    .collect(),
-                cache: of("cache").next().map(|one| {
-                    one.args.first().and_then(|word| word.text.parse().ok()).unwrap_or(DEFAULT_CACHE)
-                }),
-            }
-        })
-        .collect())
+    server
 }
 
 #[cfg(test)]
@@ -166,15 +159,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_corefile_in_short() {
-        let text = ".:53 {\n errors\n kubernetes cluster.local in-addr.arpa {\n  pods insecure\n }\n forward . /etc/resolv.conf\n cache 30\n}\nshop.test {\n forward . 192.0.2.7 192.0.2.8\n}\n";
-        let found = servers(text, &["192.0.2.53".to_owned()]).unwrap();
-        assert_eq!(found[0].zones, [".:53"]);
-        assert_eq!(found[0].cluster, ["cluster.local", "in-addr.arpa"]);
-        assert_eq!(found[0].upstreams, ["192.0.2.53 (of /etc/resolv.conf)"]);
-        assert_eq!((found[0].cache, found[1].cache), (Some(30), None));
-        assert_eq!(found[1].upstreams, ["192.0.2.7", "192.0.2.8"]);
-        assert!(servers(". {", &[]).is_err());
+    fn a_server_block_in_short() {
+        let told = r#"{"listen": "[::]:53", "zone": ".", "plugins": [
+            {"name": "cache", "entries": {"denial": 1, "success": 2}},
+            {"name": "kubernetes", "zones": ["cluster.local.", "in-addr.arpa."], "serial": 17},
+            {"name": "forward", "upstreams": [{"address": "192.0.2.53:53", "failedChecks": 3, "down": true}]}]}"#;
+        let found = server(serde_json::from_str(told).unwrap());
+        assert_eq!(found.plugins, ["cache", "kubernetes", "forward"]);
+        assert_eq!(found.cluster, ["cluster.local.", "in-addr.arpa."]);
+        assert_eq!(found.cache.unwrap().values().sum::<usize>(), 3);
+        assert!(found.upstreams[0].down);
+        let bare = r#"{"listen": "10.0.0.1:53", "zone": "a.", "plugins": []}"#;
+        assert_eq!(server(serde_json::from_str(bare).unwrap()).cache, None);
     }
 
     #[test]

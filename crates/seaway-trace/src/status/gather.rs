@@ -116,9 +116,7 @@ async fn dns_pod(lab: &Lab, pod: &Pod) -> DnsPod {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let place: Option<Place> = lab.pod(&namespace, &name).cloned();
     let facts = match place {
-        Some(place) => {
-            tokio::task::spawn_blocking(move || dns::look(&place)).await.map_err(|it| it.to_string())
-        }
+        Some(place) => Ok(dns::ask(&place).await),
         None => Err("it does not run".to_owned()),
     };
     let status = pod.status.as_ref();

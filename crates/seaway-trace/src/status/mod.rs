@@ -6,6 +6,8 @@ mod nat;
 mod report;
 mod text;
 
+pub(crate) use dns::SOCKET as DNS_SOCKET;
+
 use std::io::IsTerminal;
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
 //! The report as tables.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use comfy_table::{Table, presets};
@@ -228,12 +229,20 @@ fn write_dns(out: &mut String, dns: &Dns) {
     write_dns_pods(out, dns);
     let rows = dns.pods.iter().flat_map(|pod| {
         pod.facts.servers.iter().map(move |server| {
+            let upstreams = server.upstreams.iter().map(|upstream| {
+                let down = if upstream.down { " DOWN" } else { "" };
+                format!("{}{down}", upstream.address)
+            });
+            let cache = |entries: &BTreeMap<String, usize>| {
+                let each = entries.iter().map(|(kind, count)| format!("{count} {kind}"));
+                each.collect::<Vec<_>>().join(", ")
+            };
             vec![
                 pod.pod.clone(),
-                server.zones.join(" "),
+                format!("{} port {}", server.zone, server.listen.port()),
                 server.cluster.join(" "),
-                server.upstreams.join(", "),
-                server.cache.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s")),
+                upstreams.collect::<Vec<_>>().join(", "),
+                server.cache.as_ref().map_or_else(|| "none".to_owned(), cache),
             ]
         })
     });
