@@ -1,24 +1,24 @@
 //! Asks the name servers what they would answer, and reads the caller's files.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
+use seaway_dns::explain::Explained;
 use seaway_dns::lookup::{Answer, Kind};
 use seaway_dns::resolvconf::{ClusterDns, Libc, ResolvConf, candidates};
 use seaway_http::unix;
 use seaway_kubelet::{NodeFiles, predicted_files};
 use seaway_lab::{Lab, Place};
 use seaway_model::ObjectName;
-use seaway_observe::api::DnsRecord;
-use serde::Deserialize;
 
 use crate::explain::Caller;
+use crate::foresee::{self, Upstreams};
 use crate::gather::Gathered;
 use crate::names::{Answers, Files, Foreseen};
 use crate::patience::patiently;
-use crate::world::{Owner, World};
+use crate::status::DNS_SOCKET as SOCKET;
+use crate::world::World;
 
 /// The cluster's domain, where nothing says another one.
 const DOMAIN: &str = "cluster.local";
@@ -82,120 +82,82 @@ pub(crate) fn read_files(place: &Place) -> Result<Files, String> {
     })
 }
 
-/// What `GET /v1/explain` of a DNS pod says.
-#[derive(Debug, Deserialize)]
-struct Explained {
-    rcode: Option<String>,
-    #[serde(default)]
-    answers: Vec<DnsRecord>,
-    origin: Origin,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Origin {
-    kind: String,
-    #[serde(default)]
-    zone: Option<String>,
-    #[serde(default)]
-    to: Vec<String>,
-    #[serde(default)]
-    ttl_left: Option<u32>,
-}
-
-/// What the servers in `conf` would answer to all that a lookup of `name` may ask.
+/// What the servers in `conf` would answer to all that a lookup of `name` by `caller`, who has `address`, may ask.
 pub(crate) async fn ask(
     lab: &Lab,
     world: &World,
-    caller: IpAddr,
+    (caller, address): (&Caller, IpAddr),
     name: &str,
     conf: &ResolvConf,
     libc: Libc,
 ) -> Answers {
     let names = candidates(name, conf, libc);
-    let mut questions = Vec::new();
+    let mut asked = Vec::new();
     for server in &conf.nameservers {
+        let Some(answerer) = server.parse().ok().and_then(|ip| answerer(lab, world, caller, ip)) else {
+            continue;
+        };
         for name in &names {
             for kind in [Kind::A, Kind::Aaaa] {
-                questions.push((server.clone(), name.clone(), kind));
+                let key = (server.clone(), name.clone(), kind);
+                let answerer = answerer.clone();
+                asked.push(async move {
+                    let foreseen = ask_one(lab, world, address, &answerer, &key).await?;
+                    Some((key, foreseen))
+                });
             }
         }
     }
-    let asked = questions.into_iter().map(|(server, name, kind)| async move {
-        let foreseen = ask_one(lab, world, caller, &server, &name, kind).await?;
-        Some(((server, name, kind), foreseen))
-    });
-    join_all(asked).await.into_iter().flatten().collect::<BTreeMap<_, _>>()
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// Who answers at a name server's address.
+#[derive(Clone)]
+enum Answerer {
+    /// The internet's resolver.
+    Outside,
+    /// One of these DNS pods.
+    Pods(Vec<ObjectName>),
+}
+
+fn answerer(lab: &Lab, world: &World, caller: &Caller, address: IpAddr) -> Option<Answerer> {
+    if lab.internet.resolver == address {
+        return Some(Answerer::Outside);
+    }
+    let pods = foresee::servers(world, caller, address);
+    (!pods.is_empty()).then_some(Answerer::Pods(pods))
 }
 
 async fn ask_one(
     lab: &Lab,
     world: &World,
-    caller: IpAddr,
-    server: &str,
-    name: &str,
-    kind: Kind,
+    client: IpAddr,
+    answerer: &Answerer,
+    (_, name, kind): &(String, String, Kind),
 ) -> Option<Foreseen> {
-    let address: IpAddr = server.parse().ok()?;
-    if lab.internet.resolver == address {
-        return outside(lab, name, kind, "the internet's resolver".to_owned());
-    }
-    let mut pods: Vec<&ObjectName> = Vec::new();
-    if let Owner::Pod(pod, _) = world.owner(address) {
-        pods.push(pod);
-    }
-    for node in world.nodes.values().filter_map(|node| node.plan.as_ref().ok()) {
-        let ports =
-            node.node.services.ports().filter(|port| port.address.ip == address && port.address.port == 53);
-        for backend in ports.flat_map(|port| &port.backends) {
-            if let Owner::Pod(pod, _) = world.owner(backend.ip)
-                && !pods.contains(&pod)
-            {
-                pods.push(pod);
-            }
+    let outside = |name: &str, kind: Kind| lab.answer_outside(name, kind.as_str());
+    let pods = match answerer {
+        Answerer::Outside => {
+            let (rcode, records) = outside(name, *kind)?;
+            let origin = "the internet's resolver".to_owned();
+            return Some(Foreseen { answer: Answer::Reply { rcode, records }, origin });
         }
-    }
-    let target = format!("/v1/explain?name={name}&type={}&client={caller}", kind.as_str());
-    for pod in pods {
-        let Some(place) = lab.pod(&pod.namespace, &pod.name) else { continue };
-        let socket = place.path("/run/seaway/dns.sock");
-        if let Ok(told) = patiently(unix::get::<Explained>(&socket, &target)).await {
-            return foresee(lab, name, kind, told);
-        }
-    }
-    None
-}
-
-fn foresee(lab: &Lab, name: &str, kind: Kind, told: Explained) -> Option<Foreseen> {
-    let origin = match (told.origin.kind.as_str(), &told.origin.zone) {
-        ("cluster", Some(zone)) => format!("zone {zone} (plugin kubernetes)"),
-        ("cache", _) => {
-            let left = told.origin.ttl_left.map(|left| format!(", for {left} s more")).unwrap_or_default();
-            format!("cache of the DNS pod{left}")
-        }
-        ("forward", _) => format!("forwarded to {}", told.origin.to.join(", ")),
-        (other, _) => other.to_owned(),
+        Answerer::Pods(pods) => pods,
     };
-    match told.rcode {
-        Some(rcode) => Some(Foreseen { answer: Answer::Reply { rcode, records: told.answers }, origin }),
-        None => {
-            let known =
-                told.origin.to.iter().any(|to| upstream(to) == Some(IpAddr::V4(lab.internet.resolver)));
-            if known {
-                outside(lab, name, kind, origin)
-            } else {
-                Some(Foreseen { answer: Answer::Unknown, origin })
+    let target = format!("/v1/explain?name={name}&type={}&client={client}", kind.as_str());
+    let told = pods.iter().map(|pod| async {
+        let place = lab.pod(&pod.namespace, &pod.name).ok_or_else(|| "it does not run".to_owned())?;
+        patiently(unix::get::<Explained>(&place.path(SOCKET), &target)).await
+    });
+    let upstream = Upstreams { world, resolver: lab.internet.resolver.into(), answer: &outside };
+    let each = pods.iter().zip(join_all(told).await).map(|(pod, told)| {
+        let foreseen = match told {
+            Ok(told) => upstream.foresee(pod, *kind, told),
+            Err(reason) => {
+                Foreseen { answer: Answer::Unknown, origin: format!("it cannot be asked: {reason}") }
             }
-        }
-    }
-}
-
-/// The address of an upstream, which may have a port behind it.
-fn upstream(text: &str) -> Option<IpAddr> {
-    text.parse().ok().or_else(|| Some(text.parse::<std::net::SocketAddr>().ok()?.ip()))
-}
-
-fn outside(lab: &Lab, name: &str, kind: Kind, origin: String) -> Option<Foreseen> {
-    let (rcode, records) = lab.answer_outside(name, kind.as_str())?;
-    Some(Foreseen { answer: Answer::Reply { rcode, records }, origin })
+        };
+        (pod.clone(), foreseen)
+    });
+    foresee::together(each.collect())
 }

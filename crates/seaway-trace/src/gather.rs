@@ -79,6 +79,8 @@ async fn applied(place: &Place) -> Result<AppliedFacts, String> {
     Ok(AppliedFacts {
         node: plan.plan.as_ref().clone(),
         overlay: plan.overlay.map(|overlay| overlay.as_ref().clone()),
+        underlay: plan.underlay.map(|underlay| underlay.as_ref().clone()),
+        pods: plan.pods,
     })
 }
 

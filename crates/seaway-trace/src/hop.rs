@@ -236,7 +236,10 @@ pub(crate) enum Expect {
     /// No filter drops it.
     Pass,
     /// It leaves for a pod of this node.
-    ToPod,
+    ToPod {
+        /// By this link; `None`: by the link of any pod.
+        link: Option<String>,
+    },
     /// It leaves through the tunnel.
     Tunnel {
         /// The link of the inner packet.
@@ -333,6 +336,17 @@ pub(crate) struct Trace {
 /// How a verification came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verified(pub Outcome);
+
+impl Verified {
+    /// With one more hop's result.
+    pub(crate) fn and(self, outcome: Outcome) -> Self {
+        match (self.0, outcome) {
+            (Outcome::Differs, _) | (_, Outcome::Differs) => Self(Outcome::Differs),
+            (Outcome::Unknown, _) | (_, Outcome::Unknown) => Self(Outcome::Unknown),
+            (Outcome::Ok, Outcome::Ok) => self,
+        }
+    }
+}
 
 impl Serialize for Verified {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -13,6 +13,7 @@ mod args;
 mod ask;
 mod capture;
 mod explain;
+mod foresee;
 mod gather;
 mod hop;
 mod names;

@@ -8,7 +8,7 @@ use seaway_dns::lookup::{
 };
 use seaway_dns::resolvconf::{Libc, ResolvConf};
 
-use crate::explain::{Caller, ways};
+use crate::explain::{Caller, Way, ways};
 use crate::hop::{DnsExpectation, Expect, Hop, HopKind, Proto, State, Verdict};
 use crate::world::World;
 
@@ -278,13 +278,16 @@ impl NameService<'_> {
             }
             _ => String::new(),
         };
-        let bad = ways.iter().all(|way| !matches!(way.end.verdict, Verdict::Delivered | Verdict::Unknown));
-        let fails = ways.first().filter(|_| bad).map(|way| {
+        let bad = |way: &&Way| !matches!(way.end.verdict, Verdict::Delivered | Verdict::Unknown);
+        let all = ways.iter().all(|way| bad(&way));
+        let fails = ways.iter().find(bad).map(|way| {
             let answer = match way.end.verdict {
+                _ if !all => Answer::Unknown,
                 Verdict::Rejected | Verdict::Refused => Answer::Refused,
                 _ => Answer::NoAnswer,
             };
-            (answer, format!("the query does not get there: {}", way.end.reason))
+            let chance = if all { "" } else { " by chance" };
+            (answer, format!("the query does not get there{chance}: {}", way.end.reason))
         });
         WayToServer { backends, through, fails }
     }

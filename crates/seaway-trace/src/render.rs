@@ -155,6 +155,7 @@ fn write_end(out: &mut String, trace: &Trace, paint: Paint) {
     }
     let seen = match (&trace.unknown_beyond, trace.source_seen_by_destination.len()) {
         (Some(place), _) => format!("unknown beyond the node ({place})"),
+        (None, 0) if trace.verdict == Verdict::Unknown => "unknown".to_owned(),
         (None, 0) => "none: nothing gets there".to_owned(),
         (None, _) => {
             let all: Vec<String> = trace.source_seen_by_destination.iter().map(ToString::to_string).collect();

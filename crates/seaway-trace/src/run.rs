@@ -259,7 +259,7 @@ async fn by_name(
         LibcArg::Musl => Libc::Musl,
     };
     let address = own_address(caller, &gathered.world).context("FROM: it has no address")?;
-    let answers = ask::ask(lab, &gathered.world, address, name, &conf, libc).await;
+    let answers = ask::ask(lab, &gathered.world, (caller, address), name, &conf, libc).await;
     let service = NameService { world: &gathered.world, caller, libc, files: &files, answers: &answers };
     Ok(service.resolve(name))
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use seaway_lab::CloudPlan;
-use seaway_model::{NodePlan, ObjectName, OverlayPlan, Protocol};
+use seaway_model::{NodePlan, ObjectName, OverlayPlan, Protocol, Underlay};
 
 use crate::hop::Proto;
 
@@ -44,6 +44,10 @@ pub(crate) struct AppliedFacts {
     pub(crate) node: NodePlan,
     /// The network between nodes, where it is the agent's.
     pub(crate) overlay: Option<OverlayPlan>,
+    /// The node's link to the others, with its addresses.
+    pub(crate) underlay: Option<Underlay>,
+    /// The links of the node's pods by the pods' addresses, where the agent can tell.
+    pub(crate) pods: Option<BTreeMap<IpAddr, String>>,
 }
 
 /// A pod.
@@ -155,6 +159,17 @@ impl NodeFacts {
             || self
                 .overlay()
                 .is_some_and(|it| it.devices.iter().any(|device| device.address.addr() == address))
+    }
+
+    /// Whether `address` is in a network of the node's link, where the agent can tell: nothing is between.
+    pub(crate) fn is_on_link(&self, address: IpAddr) -> Option<bool> {
+        let underlay = self.plan.as_ref().ok()?.underlay.as_ref()?;
+        Some(underlay.addresses.iter().any(|net| net.contains(&address)))
+    }
+
+    /// The links of the node's pods by the pods' addresses, where the agent can tell.
+    pub(crate) fn pod_links(&self) -> Option<&BTreeMap<IpAddr, String>> {
+        self.plan.as_ref().ok()?.pods.as_ref()
     }
 
     /// The network between nodes.

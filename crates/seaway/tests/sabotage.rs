@@ -9,6 +9,7 @@ use std::process::Command;
 
 use common::tracing::{UNKNOWN, is_mended, trace};
 use common::{Lab, checked, eventually};
+use serde_json::Value;
 
 const NODE_1: &str = "node/node-1";
 const NODE_2: &str = "node/node-2";
@@ -117,6 +118,27 @@ fn the_agents_tables() {
     assert_ne!(traced.code, 0, "{}", traced.not_ok());
     world.signal("-CONT", "node/node-1/agent");
     is_mended(lab, &TO_FAR);
+}
+
+/// A node whose kernel cannot be compared with its plan is never "ok" where that counts.
+#[test]
+fn comparing_fails() {
+    let world = World::up("sabotage-compare");
+    let is_unknown = |way: &[&str], kinds: &[&str], words: &str| {
+        let traced = trace(&world.lab, way);
+        assert_eq!((traced.code, &traced.told["verified"]), (UNKNOWN, &Value::Null), "{}", traced.not_ok());
+        let hops = traced.told["hops"].as_array().unwrap().iter();
+        let hops: Vec<&Value> = hops.filter(|hop| hop["result"] == "unknown").collect();
+        let found: Vec<&Value> = hops.iter().map(|hop| &hop["kind"]).collect();
+        assert_eq!(found, kinds, "{}", traced.not_ok());
+        assert!(hops.iter().all(|hop| hop["observed"].as_str().unwrap().contains(words)), "{hops:?}");
+    };
+    // No note of a pod's address, but a file of that name.
+    let note = "/var/lib/seaway/ipam/seaway/10.244.0.250";
+    world.at(NODE_1, &format!("touch {note}"));
+    is_unknown(&TO_FAR, &["route"], "cannot be compared with the plan: cannot read");
+    world.at(NODE_1, &format!("rm {note}"));
+    is_mended(&world.lab, &TO_FAR);
 }
 
 #[test]

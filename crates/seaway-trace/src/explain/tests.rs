@@ -26,6 +26,8 @@ struct Recipe {
     published: u8,
     /// Nodes whose agents answer.
     asked: u8,
+    /// Nodes whose agents do not tell the links of pods, by a bit for each; the lowest: nor their own.
+    noted: u8,
     cloud: u8,
     hosts: bool,
     pods: Vec<Seed>,
@@ -45,13 +47,14 @@ struct Seed {
 fn recipe() -> impl Strategy<Value = Recipe> {
     let seed = (1_u8..=4, 0_u8..8, any::<bool>(), any::<bool>());
     let seed = seed.prop_map(|(node, last, host_network, ready)| Seed { node, last, host_network, ready });
-    let head = (0_u8..=3, any::<bool>(), 0_u8..=3, any::<u8>(), any::<u8>(), any::<bool>());
+    let head = (0_u8..=3, any::<bool>(), 0_u8..=3, any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>());
     (head, proptest::collection::vec(seed, 0..6), proptest::collection::vec(any::<u8>(), 0..4)).prop_map(
-        |((nodes, vxlan, published, asked, cloud, hosts), pods, services)| Recipe {
+        |((nodes, vxlan, published, asked, noted, cloud, hosts), pods, services)| Recipe {
             nodes,
             vxlan,
             published,
             asked,
+            noted,
             cloud,
             hosts,
             pods,
@@ -66,6 +69,15 @@ fn ip(text: &str) -> IpAddr {
 
 fn node_ip(n: u8) -> IpAddr {
     ip(&format!("172.18.0.{}", 10 + n))
+}
+
+fn underlay(n: u8) -> Underlay {
+    Underlay {
+        link: "eth0".to_owned(),
+        mtu: 1500,
+        addresses: vec![format!("{}/16", node_ip(n)).parse().unwrap()],
+        device_macs: BTreeMap::new(),
+    }
 }
 
 impl Seed {
@@ -117,6 +129,13 @@ impl Recipe {
         snapshot
     }
 
+    /// What the node's plugin noted; of pods that the API server does not know as well.
+    fn links(&self, node: u8) -> BTreeMap<IpAddr, String> {
+        let own = self.pods.iter().filter(|pod| pod.node == node && !pod.host_network);
+        let known = own.map(|pod| (pod.address(), format!("sw{}", pod.last)));
+        known.chain([(ip(&format!("10.244.{node}.7")), "sw7".to_owned())]).collect()
+    }
+
     fn overlays(&self) -> Vec<OverlayPlan> {
         let conf = NetConf::parse(if self.vxlan { VXLAN } else { HOST_GW }).unwrap();
         let net = |n: u8| format!("10.244.{n}.0/24").parse().unwrap();
@@ -124,13 +143,7 @@ impl Recipe {
         let mut nodes: BTreeMap<Arc<str>, Arc<Node>> =
             (1..=self.nodes).map(|n| (format!("node-{n}").into(), Arc::new(node(n)))).collect();
         let plan = |nodes: &BTreeMap<_, _>, n: u8| {
-            let underlay = Underlay {
-                link: "eth0".to_owned(),
-                mtu: 1500,
-                addresses: vec![format!("{}/16", node_ip(n)).parse().unwrap()],
-                device_macs: BTreeMap::new(),
-            };
-            OverlayPlan::new(nodes, &format!("node-{n}"), &conf, &underlay)
+            OverlayPlan::new(nodes, &format!("node-{n}"), &conf, &underlay(n))
         };
         for n in 1..=self.nodes.min(self.published) {
             let annotations = plan(&nodes, n).annotations;
@@ -172,6 +185,8 @@ impl Recipe {
                     egress: EgressPlan::new(&pod_network, &own, &[]),
                 },
                 overlay: Some(overlay),
+                underlay: (self.noted & 1 == 0).then(|| underlay(n)),
+                pods: (self.noted & (1 << n) == 0).then(|| self.links(n)),
             };
             let plan = if self.asked & (1 << n) == 0 { Ok(facts) } else { Err("no answer".to_owned()) };
             (name.clone(), NodeFacts { name, addresses: vec![node_ip(n)], plan, kubelet: Some(10250) })

@@ -14,14 +14,17 @@ use seaway_observe::api::{
     Rules, Select, Started, Tuple,
 };
 
-use super::deviations::Deviation;
+use super::deviations::{Deviation, NotCompared};
 use super::evidence::{Seen, is_icmp, onward};
+use super::passage::passage;
 use crate::explain::Prediction;
 use crate::hop::{Expect, Proto, State};
 use crate::patience::patiently;
 
 /// The longest that a trace watches, in seconds.
 const WATCH: u16 = 60;
+/// TCP's number (IANA).
+const TCP: u8 = 6;
 /// The name servers' port.
 const DNS_PORT: u16 = 53;
 
@@ -177,6 +180,29 @@ impl Watcher {
         self.packets(any.collect()).await
     }
 
+    async fn rules(&self) -> Result<Rules, String> {
+        let id = self.id.as_ref().map_err(Clone::clone)?;
+        patiently(unix::get(&self.socket, &format!("/v1/observations/{id}/rules"))).await
+    }
+
+    /// The sequence number of the SYN that was sent as `tuple`, by the packets on links; or, where its source was
+    /// translated before it came to any, by the rules that it met first.
+    async fn first_sequence(&self, tuple: &Tuple) -> Option<u32> {
+        let by_endpoint = PacketMatch {
+            protocol: Some(TCP),
+            endpoint: Some((tuple.source, tuple.source_port)),
+            ..PacketMatch::default()
+        };
+        let packets = self.packets(vec![by_endpoint]).await.unwrap_or_default().packets;
+        let mut segments = packets.iter().filter_map(|packet| packet.ip.tcp.as_ref());
+        if let Some(syn) = segments.rfind(|tcp| tcp.syn && !tcp.ack) {
+            return Some(syn.sequence);
+        }
+        let hits = self.rules().await.unwrap_or_default().hits;
+        let sender = (Some(tuple.source), Some(tuple.source_port));
+        hits.iter().rfind(|hit| (hit.source, hit.source_port) == sender)?.tcp_sequence
+    }
+
     async fn connection(&self, tuple: &Tuple) -> Option<Connection> {
         let found: Vec<Option<Connection>> =
             patiently(unix::post(&self.socket, "/v1/connections", &[tuple])).await.unwrap_or_default();
@@ -189,10 +215,9 @@ impl Watcher {
 
     /// What the place saw of the request that comes here as `tuple`.
     async fn seen(&self, tuple: Option<Tuple>, sought: &Sought<'_>) -> Seen {
-        let id = match &self.id {
-            Ok(id) => id,
-            Err(reason) => return Seen { blind: Some(reason.clone()), ..Seen::default() },
-        };
+        if let Some(reason) = self.blind() {
+            return Seen { blind: Some(reason), ..Seen::default() };
+        }
         let connection = match &tuple {
             Some(tuple) => self.connection(tuple).await,
             None => None,
@@ -213,8 +238,7 @@ impl Watcher {
             ..PacketMatch::default()
         }));
         let packets = self.packets(any).await;
-        let path = format!("/v1/observations/{id}/rules");
-        let rules: Result<Rules, _> = patiently(unix::get(&self.socket, &path)).await;
+        let rules = self.rules().await;
         let links: Vec<Link> = patiently(unix::get(&self.socket, "/v1/links")).await.unwrap_or_default();
         let mut seen = Seen { tuple, connection, links, ..Seen::default() };
         match (packets, rules) {
@@ -301,20 +325,12 @@ pub(crate) async fn collect(
     }
     let mut sought = Sought { isn: None, token, destinations };
     if let Some(watcher) = watcher(first) {
-        if tuple.protocol == 6 {
-            let by_endpoint = PacketMatch {
-                protocol: Some(6),
-                endpoint: Some((tuple.source, tuple.source_port)),
-                ..PacketMatch::default()
-            };
-            let packets = watcher.packets(vec![by_endpoint]).await.unwrap_or_default().packets;
-            let syn =
-                packets.iter().filter_map(|packet| packet.ip.tcp.as_ref()).rfind(|tcp| tcp.syn && !tcp.ack);
-            sought.isn = syn.map(|tcp| tcp.sequence);
+        if tuple.protocol == TCP {
+            sought.isn = watcher.first_sequence(&tuple).await;
         }
         places.insert(first.to_owned(), watcher.seen(Some(tuple), &sought).await);
     }
-    let mut here = places.get(first).and_then(|seen| seen.connection.as_ref()).map_or(tuple, onward);
+    let mut here = places.get(first).and_then(leaves_as).unwrap_or(tuple);
     // In the order in which they translate.
     let order: [fn(&str) -> bool; 3] =
         if is_host(first) { [is_gateway, is_node, is_host] } else { [is_node, is_gateway, is_host] };
@@ -324,21 +340,33 @@ pub(crate) async fn collect(
         let seen =
             others.map(|watcher| async { (watcher.place.clone(), watcher.seen(Some(here), sought).await) });
         let seen = join_all(seen).await;
-        if let Some(connection) = seen.iter().find_map(|(_, seen)| seen.connection.as_ref()) {
-            here = onward(connection);
+        if let Some(further) = seen.iter().find_map(|(_, seen)| leaves_as(seen)) {
+            here = further;
         }
         places.extend(seen);
     }
     // All nodes that saw it: the caller's own even if it saw nothing.
     for (name, seen) in &mut places {
         if is_node(name) && seen.blind.is_none() && (name == first || !seen.packets.is_empty()) {
-            match deviations(lab, name).await {
-                Ok(found) => seen.deviations = found,
-                Err(reason) => seen.blind = Some(reason),
-            }
+            compare(lab, name, seen).await;
         }
     }
     places
+}
+
+/// The request as it left a place that says so.
+fn leaves_as(seen: &Seen) -> Option<Tuple> {
+    if let Some(connection) = &seen.connection {
+        return Some(onward(connection));
+    }
+    let (source, destination) = passage(seen)?.left;
+    Some(Tuple {
+        source: source.ip(),
+        source_port: source.port(),
+        destination: destination.ip(),
+        destination_port: destination.port(),
+        ..seen.tuple?
+    })
 }
 
 fn is_node(place: &str) -> bool {
@@ -353,20 +381,31 @@ fn is_host(place: &str) -> bool {
     place.starts_with("internet/")
 }
 
-/// Where a node's kernel differs from its plan, or did until the agent put it right.
-///
-/// # Errors
-/// Why that cannot be said.
-pub(crate) async fn deviations(lab: &Lab, node: &str) -> Result<Vec<Deviation>, String> {
-    let place = lab.place(node).ok_or_else(|| format!("{node} does not run"))?;
-    // Comparing takes longer than answering: the kernel's tables are read for it.
-    let told: Result<Differences, _> = unix::get(&place.observer(), "/v1/differences").await;
-    let told = told.map_err(|error| format!("the kernel cannot be compared with the plan: {error}"))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let found = told.differences.into_iter().map(|difference| Deviation { difference, mended: None });
-    let mended = told.mended.into_iter().map(|Mended { time, difference }| Deviation {
-        difference,
-        mended: Some(now.saturating_sub(Duration::from_millis(time))),
-    });
-    Ok(found.chain(mended).collect())
+/// Where a node's kernel differs from its plan, or did until the agent put it right, and what of it could not be compared.
+pub(crate) async fn compare(lab: &Lab, node: &str, seen: &mut Seen) {
+    let asked = async {
+        let place = lab.place(node).ok_or_else(|| format!("{node} does not run"))?;
+        // Comparing takes longer than answering: the kernel's tables are read for it.
+        let told = unix::get::<Differences>(&place.observer(), "/v1/differences").await;
+        told.map_err(|error| error.to_string())
+    };
+    match asked.await {
+        Ok(told) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let found = told.differences.into_iter().map(|difference| Deviation { difference, mended: None });
+            let mended = told.mended.into_iter().map(|Mended { time, difference }| Deviation {
+                difference,
+                mended: Some(now.saturating_sub(Duration::from_millis(time))),
+            });
+            seen.deviations = found.chain(mended).collect();
+            let parts = told.not_compared.into_iter();
+            seen.not_compared =
+                parts.map(|it| NotCompared { part: Some(it.part), reason: it.error }).collect();
+            if told.more > 0 {
+                let reason = format!("{} more differences than are told", told.more);
+                seen.not_compared.push(NotCompared { part: None, reason });
+            }
+        }
+        Err(reason) => seen.not_compared.push(NotCompared { part: None, reason }),
+    }
 }

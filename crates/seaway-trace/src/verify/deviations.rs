@@ -38,6 +38,29 @@ impl Deviation {
     }
 }
 
+/// A part of the plan that could not be compared with the kernel: whether it deviates is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotCompared {
+    /// Which part; `None`: any.
+    pub(crate) part: Option<PlanPart>,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// Why it cannot be said that the kernel is as planned in what `hop` uses.
+pub(super) fn not_compared(
+    hop: &Hop,
+    hops: &[Hop],
+    evidence: &Evidence,
+    caller_node: &str,
+) -> Option<String> {
+    evidence.places.iter().find_map(|(place, seen)| {
+        let way = Way { hop, hops, place, caller_node };
+        let found = seen.not_compared.iter().find(|it| way.uses(it.part))?;
+        Some(format!("the kernel of {place} cannot be compared with the plan: {}", found.reason))
+    })
+}
+
 /// As many as a hop tells.
 const TOLD: usize = 2;
 
@@ -79,6 +102,32 @@ impl Way<'_> {
             PlanPart::Egress => self.is_snat() && self.is_of_its_source(difference),
             PlanPart::Overlay => self.crosses(&difference.object),
             PlanPart::Pods => self.is_of_pod(&difference.object),
+        }
+    }
+
+    /// The hop depends on that part of the node's plan, or on any.
+    fn uses(&self, part: Option<PlanPart>) -> bool {
+        let at_caller = self.place == self.caller_node;
+        let of_services = match (&self.hop.expect, self.hop.kind) {
+            (Expect::Dns(expected), _) => at_caller && !expected.backends.is_empty(),
+            (_, HopKind::Service | HopKind::Snat) => self.here(),
+            _ => false,
+        };
+        let of_overlay = match &self.hop.expect {
+            Expect::Tunnel { .. } | Expect::Link { .. } | Expect::FromNetwork { .. } => self.here(),
+            _ => false,
+        };
+        let of_pods = match &self.hop.expect {
+            Expect::ToPod { .. } => self.here(),
+            Expect::Enter => at_caller,
+            _ => false,
+        };
+        match part {
+            // One driver compares both.
+            Some(PlanPart::Services | PlanPart::Egress) => of_services,
+            Some(PlanPart::Overlay) => of_overlay,
+            Some(PlanPart::Pods) => of_pods,
+            None => of_services || of_overlay || of_pods,
         }
     }
 
@@ -183,7 +232,7 @@ impl Way<'_> {
         };
         let Some(before) = &self.hop.before else { return false };
         match &self.hop.expect {
-            Expect::ToPod => self.here() && destinations(before).any(|(to, _)| to == ip),
+            Expect::ToPod { .. } => self.here() && destinations(before).any(|(to, _)| to == ip),
             Expect::Enter => self.place == self.caller_node && before.source.contains(&ip),
             _ => false,
         }

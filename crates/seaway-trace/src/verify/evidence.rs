@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use seaway_observe::api::{Connection, IpPacket, Link, Packet, Packets, RouteAnswer, RuleHit, Tuple};
 
-use super::deviations::Deviation;
+use super::deviations::{Deviation, NotCompared};
 use crate::hop::Proto;
 
 /// Everything that was seen.
@@ -71,6 +71,8 @@ pub(crate) struct Seen {
     pub(crate) way_back: Option<RouteAnswer>,
     /// Where the kernel differs from the plan, or did a moment ago.
     pub(crate) deviations: Vec<Deviation>,
+    /// What of the plan could not be compared with the kernel.
+    pub(crate) not_compared: Vec<NotCompared>,
 }
 
 impl Seen {

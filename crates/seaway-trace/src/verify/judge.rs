@@ -40,16 +40,16 @@ pub(crate) fn judge(hops: &mut [Hop], evidence: &Evidence, caller_node: &str) ->
         } else if failed && outcome == Outcome::Differs {
             outcome = Outcome::Unknown;
         }
+        if outcome == Outcome::Ok
+            && let Some(reason) = deviations::not_compared(hop, &way, evidence, caller_node)
+        {
+            (outcome, text) = (Outcome::Unknown, format!("{text}; {reason}"));
+        }
         failed |= outcome == Outcome::Differs;
         hop.result = Some(outcome);
         hop.observed = Some(text);
     }
-    let has = |outcome| hops.iter().any(|hop| hop.result == Some(outcome));
-    Verified(match (has(Outcome::Differs), has(Outcome::Unknown)) {
-        (true, _) => Outcome::Differs,
-        (false, true) => Outcome::Unknown,
-        (false, false) => Outcome::Ok,
-    })
+    hops.iter().filter_map(|hop| hop.result).fold(Verified(Outcome::Ok), Verified::and)
 }
 
 fn look(hop: &Hop, way: &[Hop], evidence: &Evidence, caller_node: &str) -> Finding {
@@ -85,7 +85,8 @@ fn look(hop: &Hop, way: &[Hop], evidence: &Evidence, caller_node: &str) -> Findi
         Expect::Enter => entered(evidence, seen),
         Expect::Translate { backends } => translated(evidence, seen, backends),
         Expect::Pass => passed(seen),
-        Expect::ToPod => {
+        Expect::ToPod { link: Some(link) } => left(evidence, seen, link, None, |packet| packet.link == *link),
+        Expect::ToPod { link: None } => {
             left(evidence, seen, "a pod's link", None, |packet| packet.link.starts_with(POD_LINK))
         }
         Expect::Tunnel { device, link, outer, mtu } => tunnelled(evidence, seen, device, link, outer, *mtu),

@@ -17,7 +17,7 @@ use seaway_observe::api::Packets;
 
 use crate::ask::read_files;
 use crate::explain::{Caller, Choice, Prediction, Question};
-use crate::hop::{Expect, Hop, HopKind, Outcome, Trace, Verified};
+use crate::hop::{Expect, Hop, HopKind, Outcome, Trace, Verdict, Verified};
 use crate::world::World;
 use collect::{Wanted, Watcher, collect, stop, watch};
 use evidence::{Evidence, Files, Program, Seen, translated_to, tuple};
@@ -105,16 +105,11 @@ async fn gather_evidence(
         // It was not sent; the name service's way begins at the same node.
         None => {
             let blind = watcher.and_then(|watcher| watcher.blind());
-            let found = match (blind, &question.caller) {
-                (Some(reason), _) => Err(reason),
-                // Hosts outside have no plan to differ from.
-                (None, Caller::Host(_)) => Ok(Vec::new()),
-                (None, _) => collect::deviations(lab, &first).await,
-            };
-            let seen = match found {
-                Ok(deviations) => Seen { deviations, ..Seen::default() },
-                Err(reason) => Seen { blind: Some(reason), ..Seen::default() },
-            };
+            let has_plan = blind.is_none() && !matches!(question.caller, Caller::Host(_));
+            let mut seen = Seen { blind, ..Seen::default() };
+            if has_plan {
+                collect::compare(lab, &first, &mut seen).await;
+            }
             BTreeMap::from([(first, seen)])
         }
     };
@@ -166,8 +161,9 @@ fn compare(world: &World, question: &Question, prediction: &Prediction, evidence
     if let Some(to) = called
         && !prediction.ways.iter().any(|way| way.choice.address == Some(to.ip()))
     {
-        hops.push(not_predicted(&question.caller, to));
-        verified = Verified(Outcome::Differs);
+        let outcome = if names_are_unknown(prediction) { Outcome::Unknown } else { Outcome::Differs };
+        hops.push(not_predicted(&question.caller, to, outcome));
+        verified = verified.and(outcome);
     }
     trace.hops = hops;
     trace.verified = Some(verified);
@@ -185,7 +181,12 @@ fn as_far_as_known(prediction: &Prediction, called: Option<SocketAddr>) -> Vec<H
     way.hops.iter().take(last + 1).cloned().collect()
 }
 
-fn not_predicted(caller: &Caller, to: SocketAddr) -> Hop {
+/// It was said that the addresses are not known before the name servers are asked.
+fn names_are_unknown(prediction: &Prediction) -> bool {
+    prediction.failed.as_ref().is_some_and(|(verdict, _)| *verdict == Verdict::Unknown)
+}
+
+fn not_predicted(caller: &Caller, to: SocketAddr, outcome: Outcome) -> Hop {
     let mut hop = Hop::new(
         HopKind::Route,
         caller.place(),
@@ -193,7 +194,7 @@ fn not_predicted(caller: &Caller, to: SocketAddr) -> Hop {
         "the program called an address that was not predicted",
     );
     hop.observed = Some(format!("called {to}"));
-    hop.result = Some(Outcome::Differs);
+    hop.result = Some(outcome);
     hop
 }
 
@@ -214,9 +215,7 @@ fn check_lookup(prediction: &Prediction, evidence: &Evidence, hops: &mut [Hop], 
     };
     let before = last.observed.take().map(|text| format!("{text}; ")).unwrap_or_default();
     last.observed = Some(format!("{before}{text}"));
-    if verified.0 != Outcome::Differs
-        && prediction.failed.as_ref().is_none_or(|(verdict, _)| *verdict != crate::hop::Verdict::Unknown)
-    {
+    if verified.0 != Outcome::Differs && !names_are_unknown(prediction) {
         last.result = Some(Outcome::Differs);
         *verified = Verified(Outcome::Differs);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use seaway_model::{Difference, PlanPart, Protocol, ServiceAddress};
 use seaway_observe::api::{Connection, IpPacket, Link, Outer, Packets, RouteAnswer, Tcp, Tuple};
 
-use super::super::deviations::Deviation;
+use super::super::deviations::{Deviation, NotCompared};
 use super::super::evidence::Files;
 use super::*;
 use crate::hop::{Proto, State};
@@ -48,7 +48,7 @@ fn hops() -> Vec<Hop> {
         hop(HopKind::Policy, NODES.0, &server, Expect::Pass),
         hop(HopKind::Snat, NODES.0, &server, Expect::Source { addresses: BTreeSet::new() }),
         hop(HopKind::Overlay, NODES.1, &server, Expect::FromNetwork { link: "seaway.1".into() }),
-        hop(HopKind::Route, NODES.1, &server, Expect::ToPod),
+        hop(HopKind::Route, NODES.1, &server, Expect::ToPod { link: None }),
         hop(HopKind::Destination, "pod/default/server", &server, arrive),
         hop(HopKind::Return, "pod/default/server", &server, Expect::Return),
     ]
@@ -374,5 +374,30 @@ fn deviations_concern_those_who_meet_them() {
         at(&mut evidence, place).deviations.push(deviation.clone());
         let (found, outcome) = judged(&evidence);
         assert_eq!((found.map(|it| it.0), outcome), (Some(kind), Outcome::Differs), "{deviation:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_is_unknown() {
+    use HopKind::{Overlay, Policy, Route, Service, Snat};
+    let cases: [(_, _, &[HopKind]); 5] = [
+        (Some(PlanPart::Services), NODES.0, &[Service, Snat]),
+        (Some(PlanPart::Overlay), NODES.0, &[Route]),
+        (Some(PlanPart::Overlay), NODES.1, &[Overlay]),
+        (Some(PlanPart::Pods), NODES.1, &[Route]),
+        (None, NODES.0, &[Route, Service, Route, Snat]),
+    ];
+    for (part, place, expected) in cases {
+        let mut evidence = evidence();
+        at(&mut evidence, place).not_compared.push(NotCompared { part, reason: "it is broken".into() });
+        let mut hops = hops();
+        assert_eq!(judge(&mut hops, &evidence, NODES.0), Verified(Outcome::Unknown));
+        let of = |outcome| hops.iter().filter(move |hop| hop.result == Some(outcome)).map(|hop| hop.kind);
+        assert_eq!(of(Outcome::Unknown).collect::<Vec<_>>(), expected, "{part:?} at {place}");
+        assert!(of(Outcome::Ok).any(|kind| kind == Policy) && of(Outcome::Differs).next().is_none());
+        // What was seen otherwise still is.
+        at(&mut evidence, place).connection = None;
+        at(&mut evidence, place).packets.clear();
+        assert_eq!(judge(&mut hops, &evidence, NODES.0), Verified(Outcome::Differs));
     }
 }
