@@ -132,6 +132,7 @@ mod tests {
             handle: 7,
             comment: Some("mine".into()),
             actions: actions.iter().map(|action| (*action).to_owned()).collect(),
+            targets: Vec::new(),
         };
         let chain = |rules: Vec<OtherRule>, base: Option<Base>| OtherChain {
             table: TableId::new(Family::Ip, "nat"),

@@ -5,6 +5,8 @@
 
 pub mod capture;
 pub mod conntrack;
+pub mod ipset;
+pub mod ipvs;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
@@ -14,3 +16,4 @@ pub mod sandbox;
 pub mod socket;
 pub mod sysctl;
 pub mod wait;
+pub mod xtables;

@@ -28,8 +28,10 @@ const ACK_TLVS: u16 = 0x200;
 pub enum Protocol {
     /// NETLINK_ROUTE: links, addresses, routes, neighbours.
     Route,
-    /// NETLINK_NETFILTER: nf_tables, conntrack.
+    /// NETLINK_NETFILTER: nf_tables, conntrack, ipset.
     Netfilter,
+    /// NETLINK_GENERIC: IPVS.
+    Generic,
 }
 
 /// A netlink socket in the network namespace of the thread that opened it.
@@ -46,6 +48,7 @@ impl Socket {
         let number = match protocol {
             Protocol::Route => None,
             Protocol::Netfilter => Some(rustix::net::netlink::NETFILTER),
+            Protocol::Generic => Some(rustix::net::netlink::GENERIC),
         };
         let failed = |source: Errno| NetlinkError::io("open netlink socket", source);
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, number)

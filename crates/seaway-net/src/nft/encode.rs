@@ -29,6 +29,8 @@ const ELEMENTS_LIMIT: usize = 64_000;
 /// Where a message of the batch comes from.
 #[derive(Debug, Clone, Copy)]
 struct Origin {
+    /// Index of the transaction.
+    transaction: usize,
     /// Index of the operation.
     operation: usize,
     /// Index of the operation's first element in the message.
@@ -37,7 +39,7 @@ struct Origin {
     start: usize,
 }
 
-/// A transaction as it is sent.
+/// Transactions as they are sent: all of them are made, or none.
 #[derive(Debug)]
 pub(crate) struct Batch {
     writer: Writer,
@@ -46,16 +48,21 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Encodes a transaction, with sequence numbers from 1 on.
-    pub(crate) fn encode(transaction: &Transaction) -> Result<Self, NftError> {
-        let mut encoder = Encoder::new(&transaction.table, capacity(transaction));
+    /// Encodes transactions, with sequence numbers from 1 on.
+    pub(crate) fn encode(transactions: &[Transaction]) -> Result<Self, NftError> {
+        let unnamed = TableId::new(super::Family::Inet, "");
+        let first = transactions.first().map_or(&unnamed, |transaction| &transaction.table);
+        let mut encoder = Encoder::new(first, transactions.iter().map(capacity).sum());
         encoder.boundary(NFNL_MSG_BATCH_BEGIN);
-        for (index, operation) in transaction.operations.iter().enumerate() {
-            encoder.operation = index;
-            encoder.operation(operation).map_err(|(element, reason)| NftError::Invalid {
-                subject: Box::new(subject(transaction, operation, element)),
-                reason,
-            })?;
+        for (at, transaction) in transactions.iter().enumerate() {
+            (encoder.table, encoder.transaction) = (&transaction.table, at);
+            for (index, operation) in transaction.operations.iter().enumerate() {
+                encoder.operation = index;
+                encoder.operation(operation).map_err(|(element, reason)| NftError::Invalid {
+                    subject: Box::new(subject(transaction, operation, element)),
+                    reason,
+                })?;
+            }
         }
         // Success is silent unless asked for: the last change answers for all.
         encoder.writer.add_flags(libc::NLM_F_ACK as u16);
@@ -84,15 +91,18 @@ impl Batch {
     }
 
     /// What the refused message with this sequence number was about; `offset` is the kernel's hint at the attribute.
-    pub(crate) fn subject(&self, transaction: &Transaction, sequence: u32, offset: Option<u32>) -> Subject {
+    pub(crate) fn subject(
+        &self,
+        transactions: &[Transaction],
+        sequence: u32,
+        offset: Option<u32>,
+    ) -> Option<Subject> {
         let index = sequence.wrapping_sub(self.first_sequence).wrapping_sub(1) as usize;
         let Some(origin) = self.origins.get(index) else {
-            return Subject {
-                table: transaction.table.clone(),
-                verb: "commit",
-                object: super::Object::Transaction,
-            };
+            let table = transactions.first()?.table.clone();
+            return Some(Subject { table, verb: "commit", object: super::Object::Transaction });
         };
+        let transaction = transactions.get(origin.transaction)?;
         let end = self.origins.get(index + 1).map_or(self.writer.len(), |next| next.start);
         let bytes = &self.bytes()[origin.start..end];
         let within = match offset {
@@ -101,7 +111,8 @@ impl Batch {
             None => element_at(bytes, bytes.len()).filter(|last| *last == 0),
         };
         let element = within.map(|within| origin.element + within);
-        subject(transaction, &transaction.operations[origin.operation], element.unwrap_or(usize::MAX))
+        let operation = transaction.operations.get(origin.operation)?;
+        Some(subject(transaction, operation, element.unwrap_or(usize::MAX)))
     }
 }
 
@@ -159,6 +170,7 @@ struct Encoder<'a> {
     table: &'a TableId,
     sequence: u32,
     set_id: u32,
+    transaction: usize,
     operation: usize,
     origins: Vec<Origin>,
 }
@@ -166,7 +178,7 @@ struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     fn new(table: &'a TableId, capacity: usize) -> Self {
         let writer = Writer::with_capacity(capacity);
-        Self { writer, table, sequence: 1, set_id: 0, operation: 0, origins: Vec::new() }
+        Self { writer, table, sequence: 1, set_id: 0, transaction: 0, operation: 0, origins: Vec::new() }
     }
 
     fn boundary(&mut self, kind: u16) {
@@ -179,7 +191,8 @@ impl<'a> Encoder<'a> {
     }
 
     fn begin(&mut self, kind: u16, flags: u16, element: usize) {
-        self.origins.push(Origin { operation: self.operation, element, start: self.writer.len() });
+        let (transaction, operation) = (self.transaction, self.operation);
+        self.origins.push(Origin { transaction, operation, element, start: self.writer.len() });
         self.writer.begin(SUBSYSTEM << 8 | kind, flags, self.sequence);
         self.sequence += 1;
         self.writer.bytes(&[self.table.family.number(), 0, 0, 0]);

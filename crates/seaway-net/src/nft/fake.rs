@@ -87,7 +87,7 @@ impl Nft for Fake {
             return Ok(());
         }
         // The encoder knows what can be written at all.
-        Batch::encode(transaction)?;
+        Batch::encode(std::slice::from_ref(transaction))?;
         let mut state = self.tables.get(&transaction.table).cloned();
         for operation in &transaction.operations {
             self.apply(&mut state, &transaction.table, operation).map_err(|(element, errno)| {

@@ -42,6 +42,37 @@ impl Kernel {
         self.last
     }
 
+    /// Makes the changes of all the transactions at once, in order, or none of them; see [`Nft::commit`].
+    pub fn commit_all(&mut self, transactions: &[Transaction]) -> Result<(), NftError> {
+        if transactions.iter().all(Transaction::is_empty) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let mut batch = Batch::encode(transactions)?;
+        if batch.messages() == 2 {
+            return Ok(());
+        }
+        batch.number_from(self.socket.reserve_sequences(batch.messages()));
+        let doing = || {
+            let tables: Vec<_> =
+                transactions.iter().map(|transaction| transaction.table.to_string()).collect();
+            format!("commit to table {} ({} bytes)", tables.join(", "), batch.bytes().len())
+        };
+        let encoded = Instant::now();
+        self.socket.send(batch.bytes()).map_err(|error| error.during(doing()))?;
+        let answer = self.answers(&batch, transactions);
+        self.last =
+            CommitCost { bytes: batch.bytes().len(), encode: encoded - start, kernel: encoded.elapsed() };
+        answer
+    }
+
+    /// Whether there is such a table, however much is in it.
+    pub fn has_table(&mut self, table: &TableId) -> Result<bool, NftError> {
+        let flags =
+            self.read_flags(table).map_err(|error| error.during(format!("look for table {table}")))?;
+        Ok(flags.is_some())
+    }
+
     /// Reads one set's elements, also those of a dynamic set; `None` if there is no such set.
     pub fn read_elements(&mut self, table: &TableId, name: &str) -> Result<Option<Elements>, NftError> {
         let read = retry_dump(|| {
@@ -216,7 +247,7 @@ impl Kernel {
     }
 
     /// Takes the answers to a batch: the kernel has worked it off, and queued them, before the send returned.
-    fn answers(&mut self, batch: &Batch, transaction: &Transaction) -> Result<(), NftError> {
+    fn answers(&mut self, batch: &Batch, transactions: &[Transaction]) -> Result<(), NftError> {
         let last = batch.last_sequence();
         let first = last + 2 - batch.messages();
         let mut acknowledged = false;
@@ -257,14 +288,20 @@ impl Kernel {
                 let silent = || NetlinkError::malformed("no answer to an nf_tables batch");
                 Err(overrun.unwrap_or_else(silent).into())
             }
-            Some(NetlinkError::Refused { errno, message, sequence, offset, .. }) => Err(NftError::Refused {
-                subject: Box::new(batch.subject(transaction, sequence, offset)),
-                errno,
-                message,
-                others: count - 1,
-            }),
-            Some(other) => Err(other.into()),
+            Some(error) => Err(explained(error, batch, transactions, count - 1)),
         }
+    }
+}
+
+/// A refusal, told of the operation that was refused.
+fn explained(error: NetlinkError, batch: &Batch, transactions: &[Transaction], others: usize) -> NftError {
+    let NetlinkError::Refused { errno, message, sequence, offset, .. } = &error else { return error.into() };
+    match batch.subject(transactions, *sequence, *offset) {
+        Some(subject) => {
+            let (errno, message) = (*errno, message.clone());
+            NftError::Refused { subject: Box::new(subject), errno, message, others }
+        }
+        None => error.into(),
     }
 }
 
@@ -285,22 +322,7 @@ impl Nft for Kernel {
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError> {
-        if transaction.is_empty() {
-            return Ok(());
-        }
-        let start = Instant::now();
-        let mut batch = Batch::encode(transaction)?;
-        if batch.messages() == 2 {
-            return Ok(());
-        }
-        batch.number_from(self.socket.reserve_sequences(batch.messages()));
-        let doing = || format!("commit to table {} ({} bytes)", transaction.table, batch.bytes().len());
-        let encoded = Instant::now();
-        self.socket.send(batch.bytes()).map_err(|error| error.during(doing()))?;
-        let answer = self.answers(&batch, transaction);
-        self.last =
-            CommitCost { bytes: batch.bytes().len(), encode: encoded - start, kernel: encoded.elapsed() };
-        answer
+        self.commit_all(std::slice::from_ref(transaction))
     }
 
     fn generation(&mut self) -> Result<u32, NftError> {

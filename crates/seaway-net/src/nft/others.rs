@@ -34,6 +34,8 @@ pub struct OtherRule {
     /// What it may do to a packet, in its order: `dnat`, `snat`, `masquerade`, `redirect`, `reject`, a verdict, …; for
     /// iptables' rules the target's name. What only looks at the packet or counts is left out.
     pub actions: Vec<String>,
+    /// The chains that its verdicts jump or go to; those of a verdict map's elements are not among them.
+    pub targets: Vec<String>,
 }
 
 impl Kernel {
@@ -84,8 +86,11 @@ fn decode_rule(payload: &[u8]) -> Result<(String, String, OtherRule), NetlinkErr
             rule::EXPRESSIONS => {
                 for listed in attribute.nested() {
                     let listed = listed?;
-                    if listed.kind == LIST_ELEM {
-                        found.actions.extend(decode_action(&listed)?);
+                    if listed.kind == LIST_ELEM
+                        && let Some(action) = decode_action(&listed)?
+                    {
+                        found.targets.extend(action.target);
+                        found.actions.push(action.text);
                     }
                 }
             }
@@ -95,8 +100,13 @@ fn decode_rule(payload: &[u8]) -> Result<(String, String, OtherRule), NetlinkErr
     Ok((table, chain, found))
 }
 
-/// What an expression may do to a packet.
-fn decode_action(listed: &Attribute<'_>) -> Result<Option<String>, NetlinkError> {
+/// What an expression may do to a packet, and the chain that it sends it to.
+struct Action {
+    text: String,
+    target: Option<String>,
+}
+
+fn decode_action(listed: &Attribute<'_>) -> Result<Option<Action>, NetlinkError> {
     let (mut name, mut body) = (String::new(), None);
     for part in listed.nested() {
         let part = part?;
@@ -120,7 +130,7 @@ fn decode_action(listed: &Attribute<'_>) -> Result<Option<String>, NetlinkError>
         let register = field(register)?.map(|register| register.be32()).transpose()?;
         Ok(register == Some(REG_VERDICT))
     };
-    Ok(match name.as_str() {
+    let text = match name.as_str() {
         "nat" => {
             let kind = field(expression::NAT_TYPE)?.map(|kind| kind.be32()).transpose()?;
             Some(if kind == Some(expression::NAT_TYPE_DNAT) { "dnat" } else { "snat" }.to_owned())
@@ -137,11 +147,18 @@ fn decode_action(listed: &Attribute<'_>) -> Result<Option<String>, NetlinkError>
                     verdict = Some(decode_verdict(&part)?).filter(|verdict| *verdict != Verdict::Continue);
                 }
             }
-            verdict.map(|verdict| verdict.to_string())
+            let Some(verdict) = verdict else { return Ok(None) };
+            let text = verdict.to_string();
+            let target = match verdict {
+                Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
+                _ => None,
+            };
+            return Ok(Some(Action { text, target }));
         }
         "target" => field(expression::TARGET_NAME)?.map(|name| name.string()).transpose()?,
         _ => None,
-    })
+    };
+    Ok(text.map(|text| Action { text, target: None }))
 }
 
 #[cfg(test)]
