@@ -1,7 +1,8 @@
 //! Service drivers: what kube-proxy does, in nf_tables.
 //!
 //! A [`ServiceDriver`] makes the kernel what a [`NodePlan`](seaway_model::NodePlan) says: [`NftablesDriver`] by the
-//! tables `ip seaway` and `ip6 seaway`. [`FlowCleaner`] forgets flows to endpoints that are gone.
+//! tables `ip seaway` and `ip6 seaway`. [`FlowCleaner`] forgets flows to endpoints that are gone. [`leftovers`] finds and removes
+//! what a kube-proxy left.
 //!
 //! Architecture invariant: no decision is made here. Which endpoints an address has, and what is masqueraded, the plan
 //! says; a driver writes it down and keeps the order of the endpoints.
@@ -9,6 +10,7 @@
 mod differences;
 mod driver;
 mod flows;
+pub mod leftovers;
 mod nftables;
 mod programmed;
 mod ruleset;

@@ -1,0 +1,147 @@
+//! When kube-proxy's leftovers are removed.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use super::Leftovers;
+
+/// How long after the first removal it is looked again: a kube-proxy that was just ending may have written something.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Whether leftovers of a kube-proxy are removed: `--cleanup-kube-proxy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CleanupKubeProxy {
+    /// As soon as Seaway's own rules are in force and kube-proxy is known not to run.
+    #[default]
+    Auto,
+    /// They are left alone.
+    Never,
+}
+
+/// A word that is no [`CleanupKubeProxy`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither auto nor never")]
+pub struct UnknownPolicy(String);
+
+impl FromStr for CleanupKubeProxy {
+    type Err = UnknownPolicy;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "never" => Ok(Self::Never),
+            other => Err(UnknownPolicy(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for CleanupKubeProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// Removes leftovers at a start: once when it may, once more half a minute later, and as often as connections still use some
+/// of it. Later kube-proxies are not its concern.
+///
+/// Ask [`Takeover::due`] after every sync and now and then; where it says so call [`Takeover::run`] on a thread that may
+/// block, in the network namespace of the node.
+#[derive(Debug)]
+pub struct Takeover {
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing was removed so far.
+    First,
+    /// To be done again then.
+    Again(Instant),
+    Done,
+}
+
+impl Takeover {
+    /// At a start.
+    pub fn new(policy: CleanupKubeProxy) -> Self {
+        Self { state: if policy == CleanupKubeProxy::Auto { State::First } else { State::Done } }
+    }
+
+    /// It is time to remove something: this process holds kube-proxy's own port (127.0.0.1:10249), so that no kube-proxy
+    /// runs which would put everything back and be the poorer for it meanwhile; and all of the plan is in force.
+    pub fn due(&self, holds_port: bool, synced: bool, now: Instant) -> bool {
+        holds_port
+            && synced
+            && match self.state {
+                State::First => true,
+                State::Again(at) => now >= at,
+                State::Done => false,
+            }
+    }
+
+    /// When [`Takeover::due`] is to be asked again though nothing happens.
+    pub fn next(&self) -> Option<Instant> {
+        match self.state {
+            State::Again(at) => Some(at),
+            State::First | State::Done => None,
+        }
+    }
+
+    /// Removes what there is, and logs it. A part that fails is tried again half a minute later.
+    pub fn run(&mut self, now: Instant) -> Leftovers {
+        let removed = Leftovers::remove();
+        self.ran(&removed, now);
+        for line in removed.to_string().lines() {
+            match line.starts_with("failed: ") {
+                true => tracing::warn!("{line}"),
+                false => tracing::info!("took over from kube-proxy, {line}"),
+            }
+        }
+        removed
+    }
+
+    fn ran(&mut self, removed: &Leftovers, now: Instant) {
+        let more = self.state == State::First || removed.is_waiting() || !removed.failed.is_empty();
+        self.state = if more { State::Again(now + AGAIN) } else { State::Done };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leftovers::IpvsState;
+
+    #[test]
+    fn it_is_done_when_kube_proxy_is_gone_and_the_rules_are_in_force() {
+        let now = Instant::now();
+        let mut takeover = Takeover::new(CleanupKubeProxy::Auto);
+        for (holds_port, synced) in [(false, false), (true, false), (false, true)] {
+            assert!(!takeover.due(holds_port, synced, now));
+        }
+        assert!(takeover.due(true, true, now));
+        // Once more, as long as something waits, and then never again.
+        let waiting = IpvsState { waiting: vec!["10.96.0.1:443 tcp".to_owned()], ..IpvsState::default() };
+        let waiting = Leftovers { ipvs: Some(waiting), ..Leftovers::default() };
+        takeover.ran(&Leftovers::default(), now);
+        assert!(!takeover.due(true, true, now));
+        let later = takeover.next().unwrap();
+        assert!(takeover.due(true, true, later));
+        takeover.ran(&waiting, later);
+        assert!(!takeover.due(true, true, later) && takeover.due(true, true, later + AGAIN));
+        takeover.ran(&Leftovers::default(), later + AGAIN);
+        assert_eq!(takeover.next(), None);
+        assert!(!takeover.due(true, true, later + 10 * AGAIN));
+        assert!(!Takeover::new(CleanupKubeProxy::Never).due(true, true, now));
+    }
+
+    #[test]
+    fn the_policys_words_are_read() {
+        for policy in [CleanupKubeProxy::Auto, CleanupKubeProxy::Never] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        assert!("always".parse::<CleanupKubeProxy>().is_err());
+    }
+}
