@@ -29,7 +29,7 @@ impl Mode {
     }
 }
 
-fn feed(ns: &NetNs, program: &str, arguments: &[&str], text: &str) {
+pub(crate) fn feed(ns: &NetNs, program: &str, arguments: &[&str], text: &str) {
     let output = ns.run(|| {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stderr(Stdio::piped());
@@ -101,6 +101,25 @@ pub(crate) fn install_kube_proxy(ns: &NetNs, mode: Mode, endpoints: [IpAddr; 2])
         }
     }
 }
+
+/// What the IPVS mode has in iptables.
+pub(crate) const IPVS_RULES: &str = "*filter\n:KUBE-FORWARD - [0:0]\n:KUBE-NODE-PORT - [0:0]\n\
+     :KUBE-IPVS-FILTER - [0:0]\n:KUBE-IPVS-OUT-FILTER - [0:0]\n:KUBE-PROXY-FIREWALL - [0:0]\n\
+     :KUBE-SOURCE-RANGES-FIREWALL - [0:0]\n\
+     -I INPUT -j KUBE-IPVS-FILTER\n-I INPUT -j KUBE-PROXY-FIREWALL\n-I INPUT -j KUBE-NODE-PORT\n\
+     -I FORWARD -j KUBE-FORWARD\n-I FORWARD -j KUBE-PROXY-FIREWALL\n-I OUTPUT -j KUBE-IPVS-OUT-FILTER\n\
+     -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT\n\
+     -A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\nCOMMIT\n\
+     *nat\n:KUBE-LOAD-BALANCER - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-NODE-PORT - [0:0]\n\
+     :KUBE-POSTROUTING - [0:0]\n:KUBE-SERVICES - [0:0]\n\
+     -I PREROUTING -j KUBE-SERVICES\n-I OUTPUT -j KUBE-SERVICES\n-I POSTROUTING -j KUBE-POSTROUTING\n\
+     -A KUBE-SERVICES ! -s 10.244.0.0/16 -m set --match-set KUBE-CLUSTER-IP dst,dst -j KUBE-MARK-MASQ\n\
+     -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODE-PORT\n\
+     -A KUBE-SERVICES -m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT\n\
+     -A KUBE-NODE-PORT -p tcp -m set --match-set KUBE-NODE-PORT-TCP dst -j KUBE-MARK-MASQ\n\
+     -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n\
+     -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n\
+     -A KUBE-POSTROUTING -j MARK --xor-mark 0x4000\n-A KUBE-POSTROUTING -j MASQUERADE --random-fully\nCOMMIT\n";
 
 fn iptables([one, two]: [IpAddr; 2]) -> String {
     let (svc, ext) = ("KUBE-SVC-WEB2WEB2WEB2WEB2", "KUBE-EXT-WEB2WEB2WEB2WEB2");

@@ -1,7 +1,7 @@
 //! Connections that last, and many that do not.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -36,6 +36,11 @@ pub(crate) struct Connection(TcpStream);
 impl Connection {
     pub(crate) fn open(ns: &NetNs, to: SocketAddr) -> Self {
         Self(ns.run(|| connect(to).unwrap()).unwrap())
+    }
+
+    /// Its own address.
+    pub(crate) fn local(&self) -> IpAddr {
+        self.0.local_addr().unwrap().ip()
     }
 
     /// A byte there and back.
