@@ -38,6 +38,8 @@ pub enum NftError {
         message: Option<String>,
         /// How many later operations it refused too, often in consequence.
         others: usize,
+        /// What those were about: the first of them.
+        more: Vec<Subject>,
     },
     /// A table, set, chain or rule is written in a way that the kernel cannot take.
     #[error("{subject}: {reason}")]
@@ -80,6 +82,15 @@ impl NftError {
             Self::Refused { subject, .. } | Self::Invalid { subject, .. } => Some(&subject.object),
             Self::Netlink(_) => None,
         }
+    }
+
+    /// All that was refused, as far as it is told.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        let more = match self {
+            Self::Refused { more, .. } => more.as_slice(),
+            Self::Invalid { .. } | Self::Netlink(_) => &[],
+        };
+        self.object().into_iter().chain(more.iter().map(|subject| &subject.object))
     }
 
     /// Something that the transaction names is not there: the table is not as it was thought to be, so read it again.

@@ -9,6 +9,8 @@ use super::error::{NftError, Subject};
 use super::observed::{Observed, ObservedChain, ObservedRule, ObservedSet};
 use super::rule::{Rule, Statement};
 use super::table::{Element, Elements, SetSpec, TableId};
+#[cfg(doc)]
+use super::transaction::Object;
 use super::transaction::{Operation, Transaction};
 use super::value::Value;
 
@@ -20,6 +22,7 @@ pub struct Fake {
     handle: u64,
     /// The transactions committed so far, empty ones left out.
     pub committed: Vec<Transaction>,
+    refused: Vec<(TableId, String, i32)>,
 }
 
 /// A table, and its rules as they were written.
@@ -45,12 +48,42 @@ impl Fake {
         self.generation += 1;
     }
 
+    /// From now on refuses, with this errno, to add what prints as an [`Object`] that begins with `object`:
+    /// `element of set services: 10.96.0.7 . tcp . 80`.
+    pub fn refuse(&mut self, table: &TableId, object: &str, errno: i32) {
+        self.refused.push((table.clone(), object.to_owned(), errno));
+    }
+
+    /// Refuses no object any more but for the kernel's own reasons.
+    pub fn refuse_nothing(&mut self) {
+        self.refused.clear();
+    }
+
+    /// The first object of an operation that is refused by [`Fake::refuse`].
+    fn refusal(&self, table: &TableId, operation: &Operation) -> Option<Refusal> {
+        if self.refused.is_empty() || operation.verb() != "add" {
+            return None;
+        }
+        let objects = match operation {
+            Operation::AddElements(_, elements) => elements.len(),
+            _ => 1,
+        };
+        (0..objects).find_map(|index| {
+            let object = operation.object(index).to_string();
+            let refused = self.refused.iter().find(|(of, text, _)| of == table && object.starts_with(text));
+            refused.map(|(.., errno)| (index, *errno))
+        })
+    }
+
     fn apply(
         &mut self,
         state: &mut Option<State>,
         id: &TableId,
         operation: &Operation,
     ) -> Result<(), Refusal> {
+        if let Some(refusal) = self.refusal(id, operation) {
+            return Err(refusal);
+        }
         match operation {
             Operation::AddTable { owner } => {
                 state.get_or_insert_with(|| State::new(id, *owner));
@@ -89,15 +122,19 @@ impl Nft for Fake {
         // The encoder knows what can be written at all.
         Batch::encode(std::slice::from_ref(transaction))?;
         let mut state = self.tables.get(&transaction.table).cloned();
+        // As the kernel does it goes on behind a refusal, to tell of the others.
+        let mut refusals = Vec::new();
         for operation in &transaction.operations {
-            self.apply(&mut state, &transaction.table, operation).map_err(|(element, errno)| {
-                let subject = Subject {
-                    table: transaction.table.clone(),
-                    verb: operation.verb(),
-                    object: operation.object(element),
-                };
-                NftError::Refused { subject: Box::new(subject), errno, message: None, others: 0 }
-            })?;
+            if let Err((element, errno)) = self.apply(&mut state, &transaction.table, operation) {
+                let (table, verb) = (transaction.table.clone(), operation.verb());
+                refusals.push((Subject { table, verb, object: operation.object(element) }, errno));
+            }
+        }
+        let mut refusals = refusals.into_iter();
+        if let Some((subject, errno)) = refusals.next() {
+            let (subject, others) = (Box::new(subject), refusals.len());
+            let more = refusals.map(|(subject, _)| subject).collect();
+            return Err(NftError::Refused { subject, errno, message: None, others, more });
         }
         match state {
             Some(state) => self.tables.insert(transaction.table.clone(), state),

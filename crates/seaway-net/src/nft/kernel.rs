@@ -252,7 +252,7 @@ impl Kernel {
         let first = last + 2 - batch.messages();
         let mut acknowledged = false;
         let mut overrun = None;
-        let mut refused: Option<NetlinkError> = None;
+        let mut refused: Vec<NetlinkError> = Vec::new();
         let mut count = 0;
         loop {
             let messages = match self.socket.try_receive() {
@@ -275,33 +275,48 @@ impl Kernel {
                     Ok(Outcome::Data) => {}
                     Err(error @ NetlinkError::Refused { .. }) => {
                         count += 1;
-                        // The first to be refused is the cause, the others often follow from it.
-                        refused.get_or_insert(error);
+                        if refused.len() <= MOST_REFUSALS {
+                            refused.push(error);
+                        }
                     }
                     Err(error) => return Err(error.into()),
                 }
             }
         }
-        match refused {
+        let mut refused = refused.into_iter();
+        match refused.next() {
             None if acknowledged => Ok(()),
             None => {
                 let silent = || NetlinkError::malformed("no answer to an nf_tables batch");
                 Err(overrun.unwrap_or_else(silent).into())
             }
-            Some(error) => Err(explained(error, batch, transactions, count - 1)),
+            // The first to be refused is the cause, the others often follow from it.
+            Some(first) => Err(explained(first, refused, batch, transactions, count - 1)),
         }
     }
 }
 
-/// A refusal, told of the operation that was refused.
-fn explained(error: NetlinkError, batch: &Batch, transactions: &[Transaction], others: usize) -> NftError {
-    let NetlinkError::Refused { errno, message, sequence, offset, .. } = &error else { return error.into() };
-    match batch.subject(transactions, *sequence, *offset) {
-        Some(subject) => {
-            let (errno, message) = (*errno, message.clone());
-            NftError::Refused { subject: Box::new(subject), errno, message, others }
+/// Of so many further refusals it is told what they are about.
+const MOST_REFUSALS: usize = 1024;
+
+/// A refusal and the first of the `others`, told of the operations that were refused.
+fn explained(
+    error: NetlinkError,
+    further: impl Iterator<Item = NetlinkError>,
+    batch: &Batch,
+    transactions: &[Transaction],
+    others: usize,
+) -> NftError {
+    let subject = |error: &NetlinkError| match error {
+        NetlinkError::Refused { sequence, offset, .. } => batch.subject(transactions, *sequence, *offset),
+        _ => None,
+    };
+    match (subject(&error), error) {
+        (Some(at), NetlinkError::Refused { errno, message, .. }) => {
+            let more = further.filter_map(|error| subject(&error)).collect();
+            NftError::Refused { subject: Box::new(at), errno, message, others, more }
         }
-        None => error.into(),
+        (_, error) => error.into(),
     }
 }
 

@@ -108,6 +108,24 @@ impl Transaction {
         }
     }
 
+    /// The same changes with one element in each operation: where one is refused it can be told which, by any kernel, and
+    /// each of several that are refused.
+    #[must_use]
+    pub fn one_by_one(self) -> Self {
+        let split = |operation| match operation {
+            Operation::AddElements(spec, elements) => {
+                let one = |element| Operation::AddElements(Arc::clone(&spec), vec![element]);
+                elements.into_iter().map(one).collect()
+            }
+            Operation::DeleteElements(spec, elements) => {
+                let one = |element| Operation::DeleteElements(Arc::clone(&spec), vec![element]);
+                elements.into_iter().map(one).collect()
+            }
+            other => vec![other],
+        };
+        Self { table: self.table, operations: self.operations.into_iter().flat_map(split).collect() }
+    }
+
     /// Whether there is nothing to change.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()

@@ -133,3 +133,29 @@ fn an_owned_table_is_closed_to_others_and_goes_with_its_socket() {
 
 /// errno(3): not allowed
 const EPERM: i32 = 1;
+
+#[test]
+fn one_by_one_every_refused_element_is_named() {
+    in_namespace(|| {
+        let mut kernel = Kernel::open().unwrap();
+        let mut fake = Fake::new();
+        let table = services_table();
+        let services = Arc::clone(&table.sets[0].spec);
+        let mut transaction = Transaction::new(table.id.clone());
+        for last in 1..=20 {
+            let chain = if last % 7 == 0 { "nowhere" } else { "pick_10" };
+            transaction.add_element(&services, vip(last), Element::data(Verdict::Goto(chain.to_owned())));
+        }
+        let transaction = transaction.one_by_one();
+        let nfts: [&mut dyn Nft; 2] = [&mut kernel, &mut fake];
+        for nft in nfts {
+            nft.commit(&Transaction::create(&table)).unwrap();
+            let error = nft.commit(&transaction).unwrap_err();
+            let named: Vec<String> = error.objects().map(ToString::to_string).collect();
+            let expected = [7, 14]
+                .map(|last| format!("element of set services: 10.96.0.{last} . tcp . 80 : goto nowhere"));
+            assert_eq!(named, expected);
+            assert!(error.to_string().ends_with("(and 1 more refused)"), "{error}");
+        }
+    });
+}
