@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use seaway_model::{
-    Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, NodePlan, ObjectName, Protocol, Service,
-    ServicePlan, ServicePort, Snapshot,
+    Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, LocalSources, NodePlan, ObjectName, Protocol,
+    ProxyPlan, Service, ServicePlan, ServicePort, Snapshot,
 };
 
 /// The node that programs them: none of the endpoints is on it.
@@ -100,6 +100,8 @@ impl Cluster {
     /// The node's plan for all services.
     pub(crate) fn plan(snapshot: &Snapshot) -> NodePlan {
         let services = ServicePlan::from_snapshot(NODE, snapshot);
-        NodePlan { services, egress: EgressPlan::new(&[Self::pod_network()], &[], &[]) }
+        let egress = EgressPlan::new(&[Self::pod_network()], &[], &[]);
+        let local_sources = LocalSources::Networks(egress.pod_networks.clone());
+        NodePlan { services, egress, proxy: ProxyPlan { local_sources, ..ProxyPlan::default() } }
     }
 }

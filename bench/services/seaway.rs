@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::ensure;
-use seaway_net::nft::{CommitCost, Kernel, Nft, NftError, Observed, TableId, Transaction};
+use seaway_net::nft::{CommitCost, Elements, Kernel, Nft, NftError, Observed, TableId, Transaction};
 use seaway_proxy::{NftablesDriver, ServiceDriver};
 
 use crate::cluster::Cluster;
@@ -78,6 +78,10 @@ struct Watched {
 impl Nft for Watched {
     fn read_table(&mut self, table: &TableId) -> Result<Option<Observed>, NftError> {
         self.kernel.read_table(table)
+    }
+
+    fn read_elements(&mut self, table: &TableId, set: &str) -> Result<Option<Elements>, NftError> {
+        self.kernel.read_elements(table, set)
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError> {

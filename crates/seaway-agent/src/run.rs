@@ -20,7 +20,7 @@ use crate::announce::Announcement;
 use crate::args::AgentArgs;
 use crate::overlay::{Overlay, OverlaySettings};
 use crate::part::keep;
-use crate::services::{EgressSettings, Services, egress};
+use crate::services::{EgressSettings, Services, egress, proxy};
 use crate::status::Shared;
 use crate::system::System;
 use crate::{health, kernel, overlay, socket};
@@ -159,10 +159,9 @@ fn start_parts(
 /// Waits for the cluster's state and prints the changes that it asks for.
 async fn dry_run(node: &str, source: &Source, settings: &Settings) -> anyhow::Result<ExitCode> {
     let snapshot = source.subscribe().next().await.snapshot;
-    let plan = NodePlan {
-        services: ServicePlan::from_snapshot(node, &snapshot),
-        egress: egress(&settings.egress, node, &snapshot),
-    };
+    let egress = egress(&settings.egress, node, &snapshot);
+    let proxy = proxy(&egress, node, &snapshot);
+    let plan = NodePlan { services: ServicePlan::from_snapshot(node, &snapshot), egress, proxy };
     print!("{}", kernel::service_driver()?.dry_run(&plan)?);
     if let Some(settings) = &settings.overlay {
         print!("{}", overlay::dry_run(settings, node, &snapshot)?);

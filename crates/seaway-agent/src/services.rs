@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use seaway_kube::Update;
-use seaway_model::{Difference, EgressPlan, NodePlan, PlanDiff, ServiceAddress, ServicePlan, Snapshot};
+use seaway_model::{
+    DetectLocal, Difference, EgressPlan, NodePlan, PlanDiff, ProxyPlan, ProxySettings, ServiceAddress,
+    ServicePlan, Snapshot,
+};
 use seaway_proxy::{FlowCleaner, ServiceDriver, leaves_flows};
 
 use crate::part::{Outcome, Part};
@@ -43,7 +46,7 @@ impl<D: ServiceDriver> Services<D> {
         shared: Arc<Shared>,
     ) -> Self {
         let services = ServicePlan::new(shared.node.as_str());
-        let plan = NodePlan { services, egress: EgressPlan::default() };
+        let plan = NodePlan { services, ..NodePlan::default() };
         let (diff, changed) = (PlanDiff::default(), HashSet::new());
         Self { settings, plan, diff, changed, driver, cleaner, shared }
     }
@@ -68,6 +71,14 @@ pub(crate) fn egress(settings: &EgressSettings, node: &str, snapshot: &Snapshot)
     EgressPlan::new(&networks, &own, &settings.non_masquerade)
 }
 
+/// What holds for all Services of `node`: who sends from the pod networks is a pod, and node ports are at the Node's own
+/// addresses.
+pub(crate) fn proxy(egress: &EgressPlan, node: &str, snapshot: &Snapshot) -> ProxyPlan {
+    let detect_local = DetectLocal::ClusterCidr(egress.pod_networks.clone());
+    let settings = ProxySettings { detect_local, ..ProxySettings::default() };
+    ProxyPlan::new(&settings, node, snapshot)
+}
+
 impl<D: ServiceDriver + 'static> Part for Services<D> {
     fn name(&self) -> &'static str {
         "services"
@@ -76,11 +87,13 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
     fn follow(&mut self, update: &Update) -> bool {
         let Update { snapshot, changes } = update;
         let mut work = changes.all;
-        if changes.all || !changes.nodes.is_empty() {
+        if changes.all || !changes.nodes.is_empty() || !changes.service_cidrs.is_empty() {
             self.look_at_node(snapshot);
             let egress = egress(&self.settings, &self.shared.node, snapshot);
-            work |= egress != self.plan.egress;
+            let proxy = proxy(&egress, &self.shared.node, snapshot);
+            work |= egress != self.plan.egress || proxy != self.plan.proxy;
             self.plan.egress = egress;
+            self.plan.proxy = proxy;
         }
         self.shared.metrics.service_changes(changes.services.len());
         self.diff = self.plan.services.update(snapshot, changes);
@@ -94,10 +107,10 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
         let report = self.driver.apply(&self.plan, &diff).map_err(|error| error.to_string())?;
         self.shared.publish(self.plan.clone());
         if !self.changed.is_empty() {
-            self.cleaner.check(self.changed.drain(), &self.plan.services);
+            self.cleaner.check(self.changed.drain(), &self.plan);
         }
         if report.full {
-            self.cleaner.check_all(&self.plan.services);
+            self.cleaner.check_all(&self.plan);
         }
         Ok(Outcome { full: report.full, operations: report.operations })
     }

@@ -6,11 +6,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Backend, EgressPlan, PortPlan, Protocol, ServiceAddress, ServicePlan};
+use crate::{
+    AddressKind, Backend, Caller, EgressPlan, Origin, PortPlan, Protocol, ProxyPlan, Refusal, ServiceAddress,
+    ServicePlan, TrafficPolicy,
+};
 
 /// The first packet of a flow, as it comes to the node or is made there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Flow {
+    /// Where it comes from.
+    pub origin: Origin,
     /// Its source address.
     pub source: IpAddr,
     /// Its destination address.
@@ -27,18 +32,33 @@ pub struct Flow {
 pub enum Translation {
     /// Not for a Service: the destination stays.
     None,
-    /// To one of the port's backends, each as probable as the next.
+    /// To one of the port's candidates for this caller, each as probable as the next. One with affinity goes where it went
+    /// before, if it did so within the port's time.
     Dnat {
-        /// The address that matched, with its candidates.
+        /// The address that matched.
         port: Arc<PortPlan>,
+        /// Whose candidates.
+        caller: Caller,
     },
     /// Answered with ICMP port unreachable: the port has no endpoint.
     RejectNoEndpoints {
         /// The address that matched.
         port: Arc<PortPlan>,
     },
+    /// Dropped: the traffic policy is Local, and the port has endpoints, but none on this node.
+    DropNoLocalEndpoints {
+        /// The address that matched.
+        port: Arc<PortPlan>,
+    },
+    /// Dropped: the source is in none of the Service's source ranges.
+    DropSourceRange {
+        /// The address that matched.
+        port: Arc<PortPlan>,
+    },
     /// Answered with ICMP port unreachable: a cluster IP, but no Service has this port on it.
     RejectNoSuchPort,
+    /// Dropped: an address that cluster IPs are taken from, but no Service has it.
+    DropUnallocated,
 }
 
 /// Why a flow gets the node's address as its source.
@@ -47,8 +67,14 @@ pub enum Translation {
 pub enum Masquerade {
     /// An endpoint was sent on to itself: it would answer itself and never the service address.
     Hairpin,
-    /// From outside the pod networks to a cluster IP: the answer must come back through this node.
+    /// From a caller that is no pod to a cluster IP: the answer must come back through this node.
     ClusterIpFromOutside,
+    /// To a cluster IP, and all its callers are masqueraded (`--masquerade-all`).
+    All,
+    /// To an external address with the Cluster policy: the answer must come back through this node.
+    External,
+    /// From the node itself to an external address with the Local policy.
+    ExternalFromNode,
     /// From a pod to beyond the pod networks.
     Egress,
     /// From outside the pod networks to a pod of another node.
@@ -62,17 +88,55 @@ pub struct NodePlan {
     pub services: ServicePlan,
     /// Sources.
     pub egress: EgressPlan,
+    /// What holds for all Services.
+    #[serde(default)]
+    pub proxy: ProxyPlan,
 }
 
 impl NodePlan {
+    /// What is planned for the destination of `flow`: a service address, or else a node port where the destination is
+    /// this node's.
+    pub fn port_of(&self, flow: &Flow) -> Option<&Arc<PortPlan>> {
+        let address = ServiceAddress { ip: flow.destination, protocol: flow.protocol, port: flow.port };
+        let node_port = || {
+            let at_node = self.proxy.has_node_ports(&flow.destination);
+            let v6 = flow.destination.is_ipv6();
+            at_node.then(|| ServiceAddress::node_port(v6, flow.protocol, flow.port))
+        };
+        self.services
+            .port(&address)
+            .filter(|port| port.kind != AddressKind::NodePort)
+            .or_else(|| self.services.port(&node_port()?))
+    }
+
+    /// Which of an address's candidates `flow` is for.
+    pub fn caller(&self, flow: &Flow) -> Caller {
+        match &flow.origin {
+            Origin::Node => Caller::Inside,
+            origin if self.proxy.is_local(origin, &flow.source) => Caller::Inside,
+            _ => Caller::Outside,
+        }
+    }
+
     /// What becomes of the destination of a new flow.
     pub fn translate(&self, flow: &Flow) -> Translation {
-        let address = ServiceAddress { ip: flow.destination, protocol: flow.protocol, port: flow.port };
-        match self.services.port(&address) {
-            Some(port) if port.backends.is_empty() => Translation::RejectNoEndpoints { port: port.clone() },
-            Some(port) => Translation::Dnat { port: port.clone() },
-            None if self.services.has_cluster_ip(&flow.destination) => Translation::RejectNoSuchPort,
-            None => Translation::None,
+        let Some(port) = self.port_of(flow).cloned() else {
+            return if self.services.has_cluster_ip(&flow.destination) {
+                Translation::RejectNoSuchPort
+            } else if self.proxy.is_service_network(&flow.destination) {
+                Translation::DropUnallocated
+            } else {
+                Translation::None
+            };
+        };
+        if !port.admits(&flow.source) {
+            return Translation::DropSourceRange { port };
+        }
+        let caller = self.caller(flow);
+        match (port.candidates(caller), port.refusal()) {
+            ([], Refusal::Reject) => Translation::RejectNoEndpoints { port },
+            ([], Refusal::Drop) => Translation::DropNoLocalEndpoints { port },
+            _ => Translation::Dnat { port, caller },
         }
     }
 
@@ -84,14 +148,28 @@ impl NodePlan {
             if flow.source == destination && self.services.has_local_endpoint(&destination) {
                 return Some(Masquerade::Hairpin);
             }
-            if self.services.has_cluster_ip(&flow.destination) && !self.egress.is_pod_address(&flow.source) {
-                return Some(Masquerade::ClusterIpFromOutside);
+            if let Some(why) = self.port_of(flow).and_then(|port| self.masquerade_for(flow, port)) {
+                return Some(why);
             }
         }
         if self.egress.leaves(&flow.source, &destination) {
             return Some(Masquerade::Egress);
         }
         self.egress.enters_elsewhere(&flow.source, &destination).then_some(Masquerade::Ingress)
+    }
+
+    fn masquerade_for(&self, flow: &Flow, port: &PortPlan) -> Option<Masquerade> {
+        match (port.kind, port.policy) {
+            (AddressKind::ClusterIp, _) if self.proxy.masquerade_all => Some(Masquerade::All),
+            (AddressKind::ClusterIp, _) => {
+                let local = self.proxy.is_local(&flow.origin, &flow.source);
+                (!local).then_some(Masquerade::ClusterIpFromOutside)
+            }
+            (_, TrafficPolicy::Cluster) => Some(Masquerade::External),
+            (_, TrafficPolicy::Local) => {
+                (flow.origin == Origin::Node).then_some(Masquerade::ExternalFromNode)
+            }
+        }
     }
 }
 

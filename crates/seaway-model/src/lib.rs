@@ -12,6 +12,7 @@ mod names;
 mod objects;
 mod overlay;
 mod problem;
+mod proxy_plan;
 mod service_plan;
 mod snapshot;
 
@@ -29,5 +30,11 @@ pub use overlay::{
     OverlayRoute, Underlay, VxlanDevice, stable_hash,
 };
 pub use problem::{ObjectRef, Problem};
-pub use service_plan::{Backend, PlanDiff, PortChange, PortPlan, ServiceAddress, ServicePlan, SetChange};
+pub use proxy_plan::{
+    DetectLocal, LocalSources, NodePortAddresses, Origin, ProxyPlan, ProxySettings, loopback_networks,
+};
+pub use service_plan::{
+    AddressKind, Backend, Caller, HealthCheck, PlanDiff, PortChange, PortPlan, RANGES_COVER_NODE_PORTS,
+    Refusal, ServiceAddress, ServicePlan, SetChange,
+};
 pub use snapshot::{Changes, Snapshot};

@@ -1,81 +1,32 @@
 //! Which service addresses a node translates, and to which endpoints.
 
+mod candidates;
+mod contribution;
 mod json;
+mod port;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rpds::HashTrieMapSync;
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Changes, Endpoint, ObjectName, Protocol, Service, ServicePort, ServiceType, Snapshot, TrafficPolicy,
-};
+use crate::{Changes, Node, ObjectName, Snapshot};
+use candidates::Here;
+use contribution::{Contribution, contribution};
 
-/// The label of a Service that another proxy looks after (kube-proxy's, KEP-2447).
-const OTHER_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+pub use contribution::RANGES_COVER_NODE_PORTS;
+pub use port::{AddressKind, Backend, Caller, PortPlan, Refusal, ServiceAddress};
 
-/// An address at which a Service is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ServiceAddress {
-    /// The virtual IP address.
-    pub ip: IpAddr,
-    /// The transport protocol.
-    pub protocol: Protocol,
+/// What a Service's `healthCheckNodePort` answers on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
     /// The port.
     pub port: u16,
-}
-
-impl fmt::Display for ServiceAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Backend { ip: self.ip, port: self.port }, self.protocol)
-    }
-}
-
-/// Where a packet to a service address may be sent on to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Backend {
-    /// The endpoint's address.
-    pub ip: IpAddr,
-    /// The port on it.
-    pub port: u16,
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        std::net::SocketAddr::new(self.ip, self.port).fmt(f)
-    }
-}
-
-/// One service address and what becomes of packets to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PortPlan {
-    /// The Service that the address belongs to.
-    pub service: ObjectName,
-    /// The name of the Service's port; empty where it has one unnamed port.
-    pub port_name: Arc<str>,
-    /// The address.
-    pub address: ServiceAddress,
-    /// The candidates, each as probable as the next: first those of this node, then the others, each part sorted.
-    /// Empty: packets are rejected.
-    pub backends: Vec<Backend>,
-    /// How many of the backends, from the first on, are on this node.
-    pub local: usize,
-    /// No endpoint is ready: the backends are terminating ones that still serve.
-    pub terminating: bool,
-    /// How long a client stays with its endpoint; `None` for no affinity.
-    pub affinity: Option<Duration>,
-}
-
-impl PortPlan {
-    /// The candidates on this node.
-    pub fn local_backends(&self) -> &[Backend] {
-        self.backends.get(..self.local).unwrap_or_default()
-    }
+    /// How many endpoints of the Service are ready on this node.
+    pub local_endpoints: usize,
 }
 
 /// How the plan for one address changed.
@@ -126,27 +77,24 @@ pub struct PlanDiff {
     pub cluster_ips: SetChange,
     /// Members of [`ServicePlan::local_endpoints`].
     pub local_endpoints: SetChange,
+    /// Services whose [`ServicePlan::health_checks`] changed, came or went.
+    pub health_checks: BTreeSet<ObjectName>,
 }
 
 impl PlanDiff {
     /// Nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.cluster_ips.is_empty() && self.local_endpoints.is_empty()
+        self.ports.is_empty()
+            && self.cluster_ips.is_empty()
+            && self.local_endpoints.is_empty()
+            && self.health_checks.is_empty()
     }
-}
-
-/// What one Service asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Contribution {
-    ports: BTreeMap<ServiceAddress, Arc<PortPlan>>,
-    cluster_ips: BTreeSet<IpAddr>,
-    local_endpoints: BTreeSet<IpAddr>,
 }
 
 /// The service addresses of a node. A copy is cheap and shares what did not change.
 ///
-/// Where two Services ask for the same address, the one whose name comes first has it, and the other gets it
-/// when the first gives it up.
+/// Where two Services ask for the same address, the one with the lesser kind of address has it, of equals the one whose
+/// name comes first, and the other gets it when the first gives it up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePlan {
     generation: u64,
@@ -161,6 +109,24 @@ pub struct ServicePlan {
     ipv6_cluster_ips: usize,
     /// This node's endpoints, with the number of Services that they serve.
     local_endpoints: HashTrieMapSync<IpAddr, u32>,
+    /// What load balancers ask for at `healthCheckNodePort`.
+    health_checks: RedBlackTreeMapSync<ObjectName, HealthCheck>,
+    /// What of the Node object the endpoints were chosen by.
+    near: Near,
+}
+
+/// What of a Node object a choice of endpoints depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Near {
+    zone: Option<Arc<str>>,
+    internal_ips: Vec<IpAddr>,
+}
+
+impl Near {
+    fn of(node: Option<&Node>) -> Self {
+        node.map(|node| Self { zone: node.zone.clone(), internal_ips: node.internal_ips.clone() })
+            .unwrap_or_default()
+    }
 }
 
 impl ServicePlan {
@@ -231,6 +197,16 @@ impl ServicePlan {
         self.local_endpoints.contains_key(ip)
     }
 
+    /// What this node answers at `healthCheckNodePort`s, by Service.
+    pub fn health_checks(&self) -> impl Iterator<Item = (&ObjectName, &HealthCheck)> {
+        self.health_checks.iter()
+    }
+
+    /// What this node answers at `service`'s `healthCheckNodePort`.
+    pub fn health_check(&self, service: &ObjectName) -> Option<&HealthCheck> {
+        self.health_checks.get(service)
+    }
+
     /// Services that ask for an address that another Service has, with that address.
     pub fn waiting(&self) -> impl Iterator<Item = (&ServiceAddress, &ObjectName)> {
         self.waiting
@@ -239,11 +215,14 @@ impl ServicePlan {
     }
 
     /// Follows `snapshot`. Looks at nothing but the Services that `changes` names, so one Service costs the same
-    /// among ten thousand as among ten.
+    /// among ten thousand as among ten; at all of them where this node's zone or address changed.
     pub fn update(&mut self, snapshot: &Snapshot, changes: &Changes) -> PlanDiff {
         self.generation = snapshot.generation;
         let mut diff = Diff::default();
-        if changes.all {
+        let near = Near::of(snapshot.nodes.get(&self.node).map(|node| &**node));
+        let moved = near != self.near;
+        self.near = near;
+        if changes.all || moved {
             let known: Vec<ObjectName> = self.contributions.keys().cloned().collect();
             let gone = known.iter().filter(|name| !snapshot.services.contains_key(name));
             for name in gone.chain(snapshot.services.keys()) {
@@ -263,14 +242,17 @@ impl ServicePlan {
 
     fn update_service(&mut self, snapshot: &Snapshot, name: &ObjectName, diff: &mut Diff) {
         let service = snapshot.services.get(name);
-        let new =
-            service.map(|service| contribution(&self.node, snapshot, name, service)).unwrap_or_default();
+        let node = snapshot.nodes.get(&self.node).map(|node| &**node);
+        let here = Here { name: &self.node, node };
+        let new = service.map(|service| contribution(here, snapshot, name, service)).unwrap_or_default();
         let old = self.contributions.get(name).cloned().unwrap_or_default();
         if *old == new {
             return;
         }
-        for address in old.ports.keys().filter(|address| !new.ports.contains_key(address)) {
-            self.give_up(name, address, diff);
+        // One that is now another kind of address may have to yield it to someone who waits.
+        let kept = |port: &PortPlan| new.ports.get(&port.address).is_some_and(|new| new.kind == port.kind);
+        for port in old.ports.values().filter(|port| !kept(port)) {
+            self.give_up(name, &port.address, diff);
         }
         let new = Arc::new(new);
         if *new == Contribution::default() {
@@ -293,13 +275,24 @@ impl ServicePlan {
         for ip in old.local_endpoints.difference(&new.local_endpoints) {
             count_down(&mut self.local_endpoints, *ip, &mut diff.local_endpoints);
         }
+        if new.health_check != old.health_check {
+            diff.health_checks.insert(name.clone());
+            match new.health_check {
+                Some(check) => self.health_checks.insert_mut(name.clone(), check),
+                None => {
+                    self.health_checks.remove_mut(name);
+                }
+            }
+        }
     }
 
-    /// `port`'s Service asks for its address: it gets it unless one with a lesser name has it.
+    /// `port`'s Service asks for its address: it gets it unless one that precedes it has it.
     fn claim(&mut self, port: &Arc<PortPlan>, diff: &mut Diff) {
         let address = port.address;
         match self.ports.get(&address) {
-            Some(holder) if holder.service < port.service => self.wait(address, port.service.clone()),
+            Some(holder) if holder.service != port.service && holder.precedes(port) => {
+                self.wait(address, port.service.clone());
+            }
             holder => {
                 let holder = holder.cloned();
                 diff.touch(address, holder.as_ref());
@@ -320,8 +313,9 @@ impl ServicePlan {
             return;
         }
         diff.touch(*address, Some(&holder));
-        let next = self.waiting.get(address).and_then(|services| services.first()).cloned();
-        let heir = next.and_then(|next| self.contributions.get(&next)?.ports.get(address).cloned());
+        let waiting = self.waiting.get(address).into_iter().flatten();
+        let claims = waiting.filter_map(|next| self.contributions.get(next)?.ports.get(address));
+        let heir = claims.reduce(|best, next| if next.precedes(best) { next } else { best }).cloned();
         match heir {
             Some(heir) => {
                 self.stop_waiting(address, &heir.service);
@@ -357,6 +351,7 @@ struct Diff {
     before: BTreeMap<ServiceAddress, Option<Arc<PortPlan>>>,
     cluster_ips: SetChange,
     local_endpoints: SetChange,
+    health_checks: BTreeSet<ObjectName>,
 }
 
 impl Diff {
@@ -373,6 +368,7 @@ impl Diff {
             ports: changes.collect(),
             cluster_ips: self.cluster_ips,
             local_endpoints: self.local_endpoints,
+            health_checks: self.health_checks,
         }
     }
 }
@@ -395,108 +391,6 @@ fn count_down(counts: &mut HashTrieMapSync<IpAddr, u32>, ip: IpAddr, change: &mu
         count => {
             counts.insert_mut(ip, count - 1);
         }
-    }
-}
-
-/// What `service` asks for on `node`.
-fn contribution(node: &str, snapshot: &Snapshot, name: &ObjectName, service: &Service) -> Contribution {
-    let mut all = Contribution::default();
-    if service.headless
-        || service.kind == ServiceType::ExternalName
-        || service.labels.contains_key(OTHER_PROXY_LABEL)
-    {
-        return all;
-    }
-    all.cluster_ips.extend(&service.cluster_ips);
-    for port in &service.ports {
-        for ip in &service.cluster_ips {
-            let candidates = candidates(node, snapshot, name, port, ip.is_ipv6());
-            let (backends, local) = candidates.arranged(service.internal_policy);
-            all.local_endpoints.extend(backends.iter().take(local).map(|backend| backend.ip));
-            let address = ServiceAddress { ip: *ip, protocol: port.protocol, port: port.port };
-            let plan = PortPlan {
-                service: name.clone(),
-                port_name: port.name.clone(),
-                address,
-                backends,
-                local,
-                terminating: candidates.terminating,
-                affinity: service.affinity,
-            };
-            // The API server refuses a port and protocol used twice; should it come, the first counts.
-            all.ports.entry(address).or_insert_with(|| Arc::new(plan));
-        }
-    }
-    all
-}
-
-/// The endpoints that a port of a Service may use, with whether each is on this node.
-#[derive(Default)]
-struct Candidates {
-    backends: BTreeMap<Backend, bool>,
-    terminating: bool,
-}
-
-impl Candidates {
-    /// This node's first; with the Local policy no others.
-    fn arranged(&self, policy: TrafficPolicy) -> (Vec<Backend>, usize) {
-        let on_node =
-            |wanted: bool| self.backends.iter().filter(move |(_, local)| **local == wanted).map(|(b, _)| *b);
-        let mut backends: Vec<Backend> = on_node(true).collect();
-        let local = backends.len();
-        if policy == TrafficPolicy::Cluster {
-            backends.extend(on_node(false));
-        }
-        (backends, local)
-    }
-}
-
-/// The ready endpoints; where there are none, those that terminate but still serve (KEP-1669). An endpoint that
-/// is in two slices, as happens while it moves between them, counts once, by its better state.
-fn candidates(
-    node: &str,
-    snapshot: &Snapshot,
-    name: &ObjectName,
-    port: &ServicePort,
-    v6: bool,
-) -> Candidates {
-    let mut ready = BTreeMap::new();
-    let mut terminating = BTreeMap::new();
-    for slice in snapshot.slices_of(name) {
-        let ports = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
-        for number in ports.map(|p| p.port) {
-            for endpoint in &slice.endpoints {
-                let Some(ip) = endpoint.addresses.first().filter(|ip| ip.is_ipv6() == v6) else { continue };
-                let set = match state(endpoint) {
-                    State::Ready => &mut ready,
-                    State::Terminating => &mut terminating,
-                    State::Unusable => continue,
-                };
-                let local = endpoint.node_name.as_deref() == Some(node);
-                *set.entry(Backend { ip: *ip, port: number }).or_insert(local) |= local;
-            }
-        }
-    }
-    if ready.is_empty() && !terminating.is_empty() {
-        Candidates { backends: terminating, terminating: true }
-    } else {
-        Candidates { backends: ready, terminating: false }
-    }
-}
-
-enum State {
-    Ready,
-    Terminating,
-    Unusable,
-}
-
-fn state(endpoint: &Endpoint) -> State {
-    if endpoint.ready {
-        State::Ready
-    } else if endpoint.serving && endpoint.terminating {
-        State::Terminating
-    } else {
-        State::Unusable
     }
 }
 

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use seaway_model::{Difference, NodePlan, PlanPart, ServiceAddress};
 use seaway_net::nft::{Chain, Data, Element, Observed, ObservedChain, Set, Table, TableId, Value};
 
-use crate::programmed::{parse_endpoint_key, parse_service_key};
-use crate::ruleset::{self, IpFamily};
+use crate::programmed::parse_key;
+use crate::ruleset::{IpFamily, NumberedChain, SOURCES, SetId};
 
 /// How the table that is there differs from the one that `plan` asks for; empty just where
 /// [`seaway_net::nft::diff`] has nothing to do.
@@ -148,12 +148,13 @@ impl Teller<'_> {
             }
             None => set.spec.element_text(key, element).to_string(),
         };
-        let address = self.address(name, key);
+        let Some(id) = SetId::of_name(name) else { return };
+        let address = parse_key(self.family, id, key).map(|(address, _)| address);
         let (planned, actual) = (planned.map(shown), actual.map(shown));
-        let what = what_of_element(name, address.as_ref(), &key_text, planned.as_deref(), actual.as_deref());
+        let what = what_of_element(id, address.as_ref(), &key_text, planned.as_deref(), actual.as_deref());
         self.told.push(Difference {
             part: part_of_set(name),
-            object: self.object(name, address.as_ref(), &key_text),
+            object: self.object(id, address.as_ref(), &key_text),
             address,
             what,
             kernel: format!("element {key_text} of {name} in table {}", self.id),
@@ -162,16 +163,7 @@ impl Teller<'_> {
         });
     }
 
-    /// The service address that an element is about.
-    fn address(&self, set: &str, key: &Value) -> Option<ServiceAddress> {
-        match set {
-            ruleset::SERVICES => Some(parse_service_key(self.family, key)?.0),
-            ruleset::ENDPOINTS => Some(parse_endpoint_key(self.family, key)?.0),
-            _ => None,
-        }
-    }
-
-    fn object(&self, set: &str, address: Option<&ServiceAddress>, key_text: &str) -> String {
+    fn object(&self, set: SetId, address: Option<&ServiceAddress>, key_text: &str) -> String {
         if let Some(address) = address {
             return match self.plan.services.port(address) {
                 Some(port) if port.port_name.is_empty() => format!("Service {}", port.service),
@@ -179,14 +171,14 @@ impl Teller<'_> {
                 None => format!("address {address}"),
             };
         }
-        if set == ruleset::CLUSTER_IPS {
+        if set == SetId::ClusterIps {
             let ip = key_text.parse::<IpAddr>().ok();
             let of_ip = self.plan.services.ports().find(|port| Some(port.address.ip) == ip);
             return of_ip
                 .map_or_else(|| format!("address {key_text}"), |port| format!("Service {}", port.service));
         }
         match set {
-            ruleset::HAIRPIN => format!("endpoint {}", key_text.split(" . ").next().unwrap_or_default()),
+            SetId::Hairpin => format!("endpoint {}", key_text.split(" . ").next().unwrap_or_default()),
             _ => format!("network {key_text}"),
         }
     }
@@ -250,13 +242,12 @@ impl Teller<'_> {
     }
 
     fn rule(&mut self, chain: &Chain, what: &str, planned: Option<String>, actual: Option<String>) {
-        let object = match chain.name.as_str() {
-            "postrouting" => "masquerade".to_owned(),
-            name => match ruleset::pick_count(name) {
-                Some(1) => "all Services with 1 endpoint".to_owned(),
-                Some(count) => format!("all Services with {count} endpoints"),
-                None => "all Services".to_owned(),
-            },
+        let object = match NumberedChain::of_name(&chain.name) {
+            Some(NumberedChain::Pick { count: 1, .. }) => "all Services with 1 endpoint".to_owned(),
+            Some(NumberedChain::Pick { count, .. }) => format!("all Services with {count} endpoints"),
+            Some(NumberedChain::Learn { seconds }) => format!("all Services with affinity for {seconds} s"),
+            None if part_of_chain(&chain.name) == PlanPart::Egress => "masquerade".to_owned(),
+            None => "all Services".to_owned(),
         };
         self.told.push(Difference {
             part: part_of_chain(&chain.name),
@@ -276,48 +267,106 @@ fn surplus(one: &[u64], other: &[u64]) -> BTreeSet<u64> {
 }
 
 fn part_of_set(name: &str) -> PlanPart {
-    match name {
-        ruleset::SERVICES | ruleset::ENDPOINTS | ruleset::CLUSTER_IPS => PlanPart::Services,
-        _ => PlanPart::Egress,
-    }
+    if SetId::of_name(name).is_some_and(SetId::is_egress) { PlanPart::Egress } else { PlanPart::Services }
 }
 
 fn part_of_chain(name: &str) -> PlanPart {
-    if name == "postrouting" { PlanPart::Egress } else { PlanPart::Services }
+    if name == "postrouting" || name == SOURCES { PlanPart::Egress } else { PlanPart::Services }
 }
 
+/// What it means for an element to be missing, to stand for something else, or to be there without being planned.
 fn what_of_element(
-    set: &str,
+    set: SetId,
     address: Option<&ServiceAddress>,
     key: &str,
     planned: Option<&str>,
     actual: Option<&str>,
 ) -> String {
     let address = address.map_or_else(|| key.to_owned(), ToString::to_string);
-    match (set, planned, actual) {
-        (ruleset::SERVICES, Some(_), None) => format!("{address} is not translated"),
-        (ruleset::SERVICES, Some(_), _) => format!("{address} goes to another chain than planned"),
-        (ruleset::SERVICES, None, _) => format!("{address} is translated although no Service has it"),
-        (ruleset::ENDPOINTS, Some(planned), None) => format!("endpoint {planned} of {address} is missing"),
-        (ruleset::ENDPOINTS, Some(planned), Some(actual)) => {
-            format!("endpoint {planned} of {address} points to {actual}")
+    let told = |missing: &str, other: &str, extra: &str| match (planned, actual) {
+        (Some(_), None) => missing.to_owned(),
+        (Some(_), Some(_)) => other.to_owned(),
+        (None, _) => extra.to_owned(),
+    };
+    let of_address =
+        |missing: &str, other: &str, extra: &str| format!("{address} {}", told(missing, other, extra));
+    let network = |missing: &str, extra: &str| told(missing, missing, extra);
+    match set {
+        SetId::Services | SetId::NodePorts => of_address(
+            "is not translated",
+            "goes to another chain than planned",
+            "is translated although no Service has it",
+        ),
+        SetId::ServicesOutside | SetId::NodePortsOutside => of_address(
+            "treats callers from outside as it treats pods",
+            "goes to another chain than planned for callers from outside",
+            "treats callers from outside otherwise than pods",
+        ),
+        SetId::Endpoints | SetId::NodePortEndpoints => match (planned, actual) {
+            (Some(planned), None) => format!("endpoint {planned} of {address} is missing"),
+            (Some(planned), Some(actual)) => format!("endpoint {planned} of {address} points to {actual}"),
+            (None, actual) => {
+                format!("{address} has endpoint {}, which it should not", actual.unwrap_or_default())
+            }
+        },
+        SetId::Refused | SetId::RefusedNodePorts => of_address(
+            "has no endpoint and does not refuse its callers",
+            "has no endpoint and refuses its callers otherwise than planned",
+            "refuses callers although it has endpoints",
+        ),
+        SetId::External | SetId::ExternalNodePorts => of_address(
+            "does not masquerade its callers",
+            "masquerades other callers than planned",
+            "masquerades its callers although no Service has it",
+        ),
+        SetId::Sticky | SetId::StickyNodePorts => of_address(
+            "does not learn where its clients go",
+            "learns for another time where its clients go",
+            "learns where its clients go although it has no affinity",
+        ),
+        SetId::Affinity => {
+            of_address("has forgotten a client", "has another endpoint for a client", "knows a client")
         }
-        (ruleset::ENDPOINTS, None, Some(actual)) => {
-            format!("{address} has endpoint {actual}, which it should not")
-        }
-        (ruleset::CLUSTER_IPS, Some(_), _) => {
+        SetId::Ranged | SetId::RangedNodePorts => of_address(
+            "lets in every source",
+            "lets in other sources than planned",
+            "asks for its callers' sources although it has no source ranges",
+        ),
+        SetId::Ranges | SetId::NodePortRanges => of_address(
+            "does not let in a source range",
+            "lets in another source range than planned",
+            "lets in a source range that it should not",
+        ),
+        SetId::ClusterIps if planned.is_some() => {
             format!("{key} is not known as a cluster IP: ports that no Service has are not rejected")
         }
-        (ruleset::CLUSTER_IPS, None, _) => format!("{key} is taken for a cluster IP"),
-        (ruleset::HAIRPIN, Some(_), _) => "the endpoint cannot reach itself through its Service".to_owned(),
-        (ruleset::HAIRPIN, None, _) => "the address is taken for an endpoint of this node".to_owned(),
-        (ruleset::POD_NETWORKS, Some(_), _) => {
-            "the pod network is not known as one: nothing from it is masqueraded".to_owned()
+        SetId::ClusterIps => format!("{key} is taken for a cluster IP"),
+        SetId::Hairpin => network(
+            "the endpoint cannot reach itself through its Service",
+            "the address is taken for an endpoint of this node",
+        ),
+        SetId::LocalSources => network(
+            "callers from the network are not taken for pods",
+            "callers from the network are taken for pods",
+        ),
+        SetId::NodePortNetworks => network(
+            "node ports are not reached at the node's addresses in the network",
+            "node ports are reached at the node's addresses in the network",
+        ),
+        SetId::ServiceNetworks => network(
+            "packets to addresses of the network that no Service has are not dropped",
+            "packets to addresses of the network are dropped although no cluster IP is taken from it",
+        ),
+        SetId::PodNetworks => network(
+            "the pod network is not known as one: nothing from it is masqueraded",
+            "the network is taken for one of pods",
+        ),
+        SetId::NodePodNetworks => {
+            network("the network is not known as this node's", "the network is taken for this node's")
         }
-        (ruleset::POD_NETWORKS, None, _) => "the network is taken for one of pods".to_owned(),
-        (ruleset::NODE_POD_NETWORKS, Some(_), _) => "the network is not known as this node's".to_owned(),
-        (ruleset::NODE_POD_NETWORKS, None, _) => "the network is taken for this node's".to_owned(),
-        (_, Some(_), _) => "packets to the network are masqueraded although they should not".to_owned(),
-        (_, None, _) => "packets to the network are not masqueraded although they should".to_owned(),
+        SetId::NonMasquerade => network(
+            "packets to the network are masqueraded although they should not",
+            "packets to the network are not masqueraded although they should",
+        ),
     }
 }

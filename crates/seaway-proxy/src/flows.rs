@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaway_model::{Backend, PortChange, Protocol, ServiceAddress, ServicePlan};
+use seaway_model::{Backend, NodePlan, PortChange, Protocol, ServiceAddress};
 use seaway_net::conntrack::{Conntrack, Family, Filter, Flow};
 
 /// How long after a failure it is tried again.
@@ -110,22 +110,27 @@ impl Flows for Conntrack {
 struct Pending {
     all: bool,
     addresses: HashSet<ServiceAddress>,
-    plan: ServicePlan,
+    plan: NodePlan,
     ended: bool,
 }
 
 impl Pending {
     /// Whether a flow has to go.
-    fn is_stale(&self, address: ServiceAddress, answerer: Backend) -> bool {
-        match self.plan.port(&address) {
+    fn is_stale(&self, mut address: ServiceAddress, answerer: Backend) -> bool {
+        let node_port = ServiceAddress::node_port(address.ip.is_ipv6(), address.protocol, address.port);
+        // What was translated at another address was so as a node port, be it that the address is the node's no more.
+        let translated = answerer != Backend { ip: address.ip, port: address.port };
+        let at_node = translated || self.plan.proxy.has_node_ports(&address.ip);
+        let known = self.plan.services.port(&address).is_some() || self.addresses.contains(&address);
+        if !known && at_node {
+            address = node_port;
+        }
+        match self.plan.services.port(&address) {
             Some(port) => {
                 (self.all || self.addresses.contains(&address)) && !port.backends.contains(&answerer)
             }
             // The address is gone: so are flows that it was translated for.
-            None => {
-                self.addresses.contains(&address)
-                    && (answerer.ip, answerer.port) != (address.ip, address.port)
-            }
+            None => self.addresses.contains(&address) && translated,
         }
     }
 
@@ -135,7 +140,7 @@ impl Pending {
 
     /// There may be flows of this kind to look at.
     fn concerns(&self, kind: Kind) -> bool {
-        let all = self.all && (kind != Kind::Udp6 || self.plan.has_ipv6());
+        let all = self.all && (kind != Kind::Udp6 || self.plan.services.has_ipv6());
         all || self.addresses.iter().any(|address| Kind::of(address) == kind)
     }
 
@@ -183,7 +188,7 @@ impl FlowCleaner {
 
     /// These addresses changed, or went, as `plan` now has it, and the rules with them: those whose change
     /// [leaves flows behind](leaves_flows).
-    pub fn check(&self, addresses: impl IntoIterator<Item = ServiceAddress>, plan: &ServicePlan) {
+    pub fn check(&self, addresses: impl IntoIterator<Item = ServiceAddress>, plan: &NodePlan) {
         let mut pending = lock(&self.shared.0);
         pending.addresses.extend(addresses);
         pending.plan = plan.clone();
@@ -191,7 +196,7 @@ impl FlowCleaner {
     }
 
     /// Any address of `plan` may have changed.
-    pub fn check_all(&self, plan: &ServicePlan) {
+    pub fn check_all(&self, plan: &NodePlan) {
         let mut pending = lock(&self.shared.0);
         pending.all = true;
         pending.plan = plan.clone();

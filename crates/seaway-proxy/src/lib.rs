@@ -7,6 +7,7 @@
 //! Architecture invariant: no decision is made here. Which endpoints an address has, and what is masqueraded, the plan
 //! says; a driver writes it down and keeps the order of the endpoints.
 
+mod affinity;
 mod differences;
 mod driver;
 mod flows;

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use seaway_model::{Difference, EgressPlan, NodePlan, ObjectName, PlanDiff, Protocol, ServiceAddress};
+use seaway_model::{
+    Difference, EgressPlan, NodePlan, ObjectName, PlanDiff, Protocol, ProxyPlan, ServiceAddress,
+};
 use seaway_net::nft::{Nft, NftError, Object, Observed, Operation, Table, TableId, Transaction, diff};
 
-use crate::differences;
 use crate::driver::{DriverError, Report, ServiceDriver};
 use crate::programmed::{Programmed, indices};
-use crate::ruleset::{self, IpFamily};
+use crate::ruleset::{self, IpFamily, SetId};
+use crate::{affinity, differences};
 
 /// The name of the driver's tables, one in each of the families `ip` and `ip6`.
 pub const TABLE: &str = ruleset::TABLE;
@@ -46,6 +48,8 @@ pub struct NftablesDriver<N> {
     programmed: BTreeMap<IpFamily, Programmed>,
     /// The masquerade that the kernel has.
     egress: EgressPlan,
+    /// What the kernel has that holds for all Services.
+    proxy: ProxyPlan,
     /// The kernel is known to have what is written above.
     clean: bool,
     own: Arc<OwnCommits>,
@@ -58,6 +62,7 @@ impl<N: Nft> NftablesDriver<N> {
             nft,
             programmed: BTreeMap::new(),
             egress: EgressPlan::default(),
+            proxy: ProxyPlan::default(),
             clean: false,
             own: Arc::default(),
         }
@@ -78,9 +83,7 @@ impl<N: Nft> NftablesDriver<N> {
                 // The kernel's own order counts; where the table is gone, the order that it had until then.
                 let old = match &observed {
                     Some(observed) => indices(observed, family),
-                    None => {
-                        self.programmed.get(&family).map_or_else(HashMap::new, |known| known.slots().clone())
-                    }
+                    None => self.programmed.get(&family).map_or_else(HashMap::new, Programmed::slots),
                 };
                 Programmed::whole(family, plan, &old, observed.as_ref())
             });
@@ -116,14 +119,20 @@ impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
                 None => self.programmed.remove(&compared.family),
             };
         }
+        for (family, programmed) in &self.programmed {
+            operations += affinity::forget(&mut self.nft, *family, programmed, plan)
+                .map_err(|source| failure(plan, source))?;
+        }
         self.egress = plan.egress.clone();
+        self.proxy = plan.proxy.clone();
         self.clean = true;
         Ok(Report { full: true, operations })
     }
 
     fn apply(&mut self, plan: &NodePlan, diff: &PlanDiff) -> Result<Report, DriverError> {
         let known = |family| in_use(family, plan) == self.programmed.contains_key(&family);
-        if !self.clean || self.egress != plan.egress || !IpFamily::BOTH.into_iter().all(known) {
+        let same = self.egress == plan.egress && self.proxy == plan.proxy;
+        if !self.clean || !same || !IpFamily::BOTH.into_iter().all(known) {
             return self.sync(plan);
         }
         let mut operations = 0;
@@ -134,6 +143,10 @@ impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
             operations += self.commit(plan, &step.transaction)?;
             if let Some(programmed) = self.programmed.get_mut(&family) {
                 programmed.committed(step);
+                if affinity::concerns(diff, family) {
+                    operations += affinity::forget(&mut self.nft, family, programmed, plan)
+                        .map_err(|source| failure(plan, source))?;
+                }
             }
         }
         self.clean = true;
@@ -207,16 +220,21 @@ fn failure(plan: &NodePlan, source: NftError) -> DriverError {
 /// The Service whose address an element's key begins with.
 fn service_of(plan: &NodePlan, object: &Object) -> Option<ObjectName> {
     let Object::Element { set, element } = object else { return None };
-    if set != ruleset::SERVICES && set != ruleset::ENDPOINTS {
+    let set = SetId::of_name(set)?;
+    let mut key = element.split(" . ");
+    let ip = if set.has_service_key() { Some(key.next()?.trim().parse().ok()?) } else { None };
+    if ip.is_none() && !set.has_node_port_key() {
         return None;
     }
-    let mut key = element.split(" . ");
-    let ip = key.next()?.trim().parse().ok()?;
     let protocol = key.next()?.trim();
     let protocol =
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.label() == protocol)?;
     let port = key.next()?.split_whitespace().next()?.parse().ok()?;
-    plan.services.port(&ServiceAddress { ip, protocol, port }).map(|port| port.service.clone())
+    let addresses = match ip {
+        Some(ip) => vec![ServiceAddress { ip, protocol, port }],
+        None => [false, true].map(|v6| ServiceAddress::node_port(v6, protocol, port)).into(),
+    };
+    addresses.iter().find_map(|address| plan.services.port(address)).map(|port| port.service.clone())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use common::{
     Cluster, DEAD, NODE_IP, OUTSIDE, Server, Topology, VIP, ask_tcp, ask_udp, assert_as_planned, at, driver,
     eventually, ip, output, udp_client, until_all_answer, vip,
 };
-use seaway_model::{Flow, PlanDiff, Protocol};
+use seaway_model::{Flow, Origin, PlanDiff, Protocol};
 use seaway_net::conntrack::Conntrack;
 use seaway_net::nft::{Kernel, Nft};
 use seaway_net::sysctl;
@@ -47,7 +47,8 @@ fn pods_and_node_reach_every_endpoint_and_each_sees_who_calls() {
         let tcp = until_all_answer(&all, || ask_tcp(ns, vip()).unwrap());
         let udp = until_all_answer(&all, || ask_udp(&udp_client(ns, dns)).unwrap());
         for (protocol, destination, answers) in [(Protocol::Tcp, vip(), tcp), (Protocol::Udp, dns, udp)] {
-            let flow = Flow { source, destination: destination.ip(), protocol, port: 80 };
+            let flow =
+                Flow { origin: Origin::Unknown, source, destination: destination.ip(), protocol, port: 80 };
             assert_as_planned(&cluster, &flow, answers);
         }
     }
@@ -252,7 +253,7 @@ fn a_udp_flow_moves_when_its_endpoint_goes() {
     let diff = cluster.set("dns", VIP, Protocol::Udp, &pods[1..]);
     driver.apply(&cluster.plan, &diff).unwrap();
     // The flow stays where it was until the cleaner has been by.
-    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan.services);
+    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan);
     let moved = || ask_udp(&socket).is_ok_and(|(server, _)| server == pods[1]);
     let patience = Instant::now() + Duration::from_secs(30);
     while !moved() {
@@ -307,7 +308,7 @@ fn half_open_connections_move_when_their_endpoint_goes_and_established_ones_stay
     assert_eq!(half_open(&mut conntrack, Protocol::Tcp), [ip(DEAD)]);
 
     // The mend: its next SYN goes to the endpoint that there is.
-    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan.services);
+    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan);
     eventually("the flow forgotten", || !half_open(&mut conntrack, Protocol::Tcp).contains(&ip(DEAD)));
     let mut answer = String::new();
     connected(caught).read_to_string(&mut answer).unwrap();

@@ -13,7 +13,7 @@ use common::{
     until_all_answer, vip,
 };
 use rustix::io::Errno;
-use seaway_model::{Flow, Protocol};
+use seaway_model::{Flow, Origin, Protocol};
 use seaway_net::conntrack::Conntrack;
 use seaway_proxy::{FlowCleaner, ServiceDriver};
 
@@ -34,7 +34,13 @@ fn pods_and_node_reach_every_endpoint_and_each_sees_who_calls() {
         [(topology.pod(client), client), (topology.pod(pods[0]), pods[0]), (&topology.node, ip(NODE_IP))]
     {
         let answers = until_all_answer(&all, || ask_sctp(ns, vip()).unwrap());
-        let flow = Flow { source, destination: ip(VIP), protocol: Protocol::Sctp, port: 80 };
+        let flow = Flow {
+            origin: Origin::Unknown,
+            source,
+            destination: ip(VIP),
+            protocol: Protocol::Sctp,
+            port: 80,
+        };
         assert_as_planned(&cluster, &flow, answers);
     }
 }
@@ -103,7 +109,7 @@ fn half_open_associations_move_when_their_endpoint_goes_and_established_ones_sta
     eventually("a half-open association", || half_open(&mut conntrack, Protocol::Sctp) == [ip(DEAD)]);
     let diff = cluster.set("signal", VIP, Protocol::Sctp, &[staying]);
     driver.apply(&cluster.plan, &diff).unwrap();
-    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan.services);
+    cleaner.check(diff.ports.iter().map(|change| change.address), &cluster.plan);
     let mut answer = String::new();
     connected(caught).read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("10.244.1.6 "), "{answer}");

@@ -96,7 +96,7 @@ fn the_agents_tables() {
     // Another Service has nothing to do with it.
     is_mended(lab, &TO_FAR);
 
-    world.at(NODE_1, &format!("nft flush chain {table} postrouting"));
+    world.at(NODE_1, &format!("nft flush chain {table} masquerade_sources"));
     trace(lab, &TO_GOOGLE).blames("snat", NODE_1, "egress from a pod");
     is_mended(lab, &TO_GOOGLE);
 

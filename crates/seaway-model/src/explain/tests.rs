@@ -1,7 +1,7 @@
 //! Tests.
 
 use super::*;
-use crate::{EndpointPort, EndpointSlice, ObjectName, Service, ServicePort, Snapshot};
+use crate::{EndpointPort, EndpointSlice, LocalSources, ObjectName, Service, ServicePort, Snapshot};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -39,20 +39,32 @@ fn plan() -> NodePlan {
     NodePlan {
         services: ServicePlan::from_snapshot("n1", &snapshot),
         egress: EgressPlan::new(&nets("10.244.0.0/16"), &nets("10.244.1.0/24"), &nets("172.18.0.0/16")),
+        proxy: ProxyPlan {
+            local_sources: LocalSources::Networks(nets("10.244.0.0/16")),
+            service_networks: nets("10.96.0.0/12"),
+            ..ProxyPlan::default()
+        },
     }
 }
 
 fn flow(source: &str, destination: &str, port: u16) -> Flow {
-    Flow { source: ip(source), destination: ip(destination), protocol: Protocol::Tcp, port }
+    Flow {
+        origin: Origin::Unknown,
+        source: ip(source),
+        destination: ip(destination),
+        protocol: Protocol::Tcp,
+        port,
+    }
 }
 
 #[test]
 fn destinations() {
     let plan = plan();
     let verdict = |destination, port| plan.translate(&flow("10.244.1.9", destination, port));
-    assert!(matches!(verdict("10.96.0.7", 80), Translation::Dnat { port } if port.backends.len() == 2));
+    assert!(matches!(verdict("10.96.0.7", 80), Translation::Dnat { port, .. } if port.backends.len() == 2));
     assert!(matches!(verdict("10.96.0.8", 80), Translation::RejectNoEndpoints { .. }));
     assert_eq!(verdict("10.96.0.7", 81), Translation::RejectNoSuchPort);
+    assert_eq!(verdict("10.96.0.9", 80), Translation::DropUnallocated);
     assert_eq!(verdict("192.0.2.1", 80), Translation::None);
     let udp = Flow { protocol: Protocol::Udp, ..flow("10.244.1.9", "10.96.0.7", 80) };
     assert_eq!(plan.translate(&udp), Translation::RejectNoSuchPort);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{PortPlan, ServiceAddress, ServicePlan};
+use super::{HealthCheck, PortPlan, ServiceAddress, ServicePlan};
 use crate::ObjectName;
 
 /// What is written: everything that the plan answers questions from, sorted, so that two plans that answer alike
@@ -23,6 +23,17 @@ struct Written {
     /// Sorted by address.
     #[serde(default)]
     waiting: Vec<Waiting>,
+    /// Sorted by Service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    health_checks: Vec<Checked>,
+}
+
+/// A Service's health check.
+#[derive(Serialize, Deserialize)]
+struct Checked {
+    service: ObjectName,
+    #[serde(flatten)]
+    check: HealthCheck,
 }
 
 /// Services that ask for an address that another one has.
@@ -46,6 +57,10 @@ impl Serialize for ServicePlan {
             waiting: waiting
                 .map(|(address, services)| Waiting { address: *address, services: services.clone() })
                 .collect(),
+            health_checks: self
+                .health_checks()
+                .map(|(service, check)| Checked { service: service.clone(), check: *check })
+                .collect(),
         }
         .serialize(serializer)
     }
@@ -65,6 +80,7 @@ impl<'de> Deserialize<'de> for ServicePlan {
             ipv6_cluster_ips: written.cluster_ips.iter().filter(|ip| ip.is_ipv6()).count(),
             cluster_ips: counted(written.cluster_ips),
             local_endpoints: counted(written.local_endpoints),
+            health_checks: written.health_checks.into_iter().map(|it| (it.service, it.check)).collect(),
             ..Self::default()
         })
     }
@@ -76,7 +92,7 @@ mod tests {
 
     use super::super::tests::{step, take};
     use super::*;
-    use crate::{Backend, EgressPlan, Flow, NodePlan, Protocol, Snapshot};
+    use crate::{Backend, EgressPlan, Flow, NodePlan, Origin, Protocol, ProxyPlan, Snapshot};
 
     /// Flows between all addresses that a plan of `steps` can know, and some that it does not.
     fn flows() -> Vec<Flow> {
@@ -86,8 +102,14 @@ mod tests {
         let mut flows = Vec::new();
         for source in ips {
             for destination in ips {
-                for port in [80, 81] {
-                    flows.push(Flow { source, destination, protocol: Protocol::Tcp, port });
+                for port in [80, 81, 30080] {
+                    flows.push(Flow {
+                        origin: Origin::Unknown,
+                        source,
+                        destination,
+                        protocol: Protocol::Tcp,
+                        port,
+                    });
                 }
             }
         }
@@ -106,7 +128,12 @@ mod tests {
                 &["10.244.1.0/24".parse().unwrap()],
                 &["172.18.0.0/16".parse().unwrap()],
             );
-            let plan = NodePlan { services: ServicePlan::from_snapshot("n1", &snapshot), egress };
+            let proxy = ProxyPlan {
+                node_port_networks: vec!["172.18.0.11/32".parse().unwrap()],
+                node_addresses: vec!["172.18.0.11".parse().unwrap()],
+                ..ProxyPlan::default()
+            };
+            let plan = NodePlan { services: ServicePlan::from_snapshot("n1", &snapshot), egress, proxy };
             let text = serde_json::to_string(&plan).unwrap();
             let back: NodePlan = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(serde_json::to_string(&back).unwrap(), text);
@@ -131,16 +158,27 @@ mod tests {
                 "service": {"namespace": "default", "name": "web"},
                 "portName": "http",
                 "address": {"ip": "fd00::7", "protocol": "TCP", "port": 80},
+                "kind": "ClusterIp",
+                "policy": "Cluster",
                 "backends": [{"ip": "fd01::5", "port": 8080}],
                 "local": 1,
+                "insideFrom": 0,
+                "hasEndpoints": true,
                 "terminating": false,
-                "affinity": {"secs": 10800, "nanos": 0}
+                "localTerminating": false,
+                "affinity": {"secs": 10800, "nanos": 0},
+                "sourceRanges": null
             }],
             "clusterIps": ["fd00::7"],
             "localEndpoints": ["fd01::5"],
             "waiting": [{
                 "address": {"ip": "fd00::7", "protocol": "TCP", "port": 80},
                 "services": [{"namespace": "default", "name": "web-2"}]
+            }],
+            "healthChecks": [{
+                "service": {"namespace": "default", "name": "web"},
+                "port": 32000,
+                "localEndpoints": 1
             }]
         }"#;
         let plan: ServicePlan = serde_json::from_str(text).unwrap();

@@ -3,8 +3,14 @@
 use proptest::prelude::*;
 use rpds::RedBlackTreeMapSync;
 
+use std::time::Duration;
+
+use super::contribution::OTHER_PROXY_LABEL;
 use super::*;
-use crate::{EndpointPort, EndpointSlice};
+use crate::{
+    Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Protocol, Service, ServicePort, ServiceType,
+    TrafficPolicy,
+};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -141,6 +147,194 @@ fn an_unchanged_service_makes_no_difference() {
     assert!(plan.update(&snapshot, &Changes::everything()).is_empty());
 }
 
+/// `web` at a node port, a load balancer's address, another that is a proxy's, and an external IP.
+fn exposed(policy: TrafficPolicy) -> Service {
+    let balancer = |address: &str, is_vip| LoadBalancerAddress { ip: ip(address), is_vip };
+    let mut service = Service {
+        kind: ServiceType::LoadBalancer,
+        external_policy: policy,
+        load_balancer: vec![balancer("192.0.2.80", true), balancer("192.0.2.81", false)],
+        external_ips: vec![ip("198.51.100.7"), ip("2001:db8::7")],
+        health_check_node_port: Some(32000),
+        ..service("10.96.0.7")
+    };
+    service.ports[0].node_port = Some(30080);
+    service
+}
+
+fn planned(snapshot: &Snapshot, node: &str, address: &str) -> Arc<PortPlan> {
+    let plan = ServicePlan::from_snapshot(node, snapshot);
+    let found = plan.ports().find(|port| port.address.to_string() == address).cloned();
+    found.unwrap_or_else(|| panic!("{address} is not planned"))
+}
+
+#[test]
+fn every_address_of_a_service_is_planned() {
+    let mut snapshot = cluster(vec![endpoint("10.244.1.5", "n1")]);
+    snapshot.services.insert_mut(name("web"), Arc::new(exposed(TrafficPolicy::Cluster)));
+    let plan = ServicePlan::from_snapshot("n1", &snapshot);
+    let mut addresses: Vec<_> = plan.ports().map(|port| format!("{} {}", port.kind, port.address)).collect();
+    addresses.sort();
+    let expected = [
+        "cluster IP 10.96.0.7:80/TCP",
+        "external IP 198.51.100.7:80/TCP",
+        "load balancer's address 192.0.2.80:80/TCP",
+        "node port node port 30080/TCP",
+    ];
+    assert_eq!(addresses, expected);
+    // A health check is for the Local policy alone.
+    assert_eq!(plan.health_checks().count(), 0);
+    snapshot.services.insert_mut(name("web"), Arc::new(exposed(TrafficPolicy::Local)));
+    let plan = ServicePlan::from_snapshot("n1", &snapshot);
+    assert_eq!(plan.health_check(&name("web")), Some(&HealthCheck { port: 32000, local_endpoints: 1 }));
+    let elsewhere = ServicePlan::from_snapshot("n2", &snapshot);
+    assert_eq!(elsewhere.health_check(&name("web")), Some(&HealthCheck { port: 32000, local_endpoints: 0 }));
+}
+
+#[test]
+fn the_local_policy_parts_callers() {
+    let leaving = Endpoint { ready: false, terminating: true, ..endpoint("10.244.1.5", "n1") };
+    let mut snapshot = cluster(vec![leaving.clone(), endpoint("10.244.2.9", "n2")]);
+    snapshot.services.insert_mut(name("web"), Arc::new(exposed(TrafficPolicy::Local)));
+    let shown = |port: &PortPlan, caller| {
+        port.candidates(caller).iter().map(|backend| backend.ip.to_string()).collect::<Vec<_>>()
+    };
+    let at = |node: &str| planned(&snapshot, node, "node port 30080/TCP");
+    // On the node whose only endpoint terminates the two sets have nothing in common.
+    let port = at("n1");
+    assert_eq!(shown(&port, Caller::Outside), ["10.244.1.5"]);
+    assert_eq!(shown(&port, Caller::Inside), ["10.244.2.9"]);
+    assert!(port.is_terminating(Caller::Outside) && !port.is_terminating(Caller::Inside));
+    let port = at("n2");
+    assert_eq!(shown(&port, Caller::Outside), ["10.244.2.9"]);
+    assert_eq!(port.inside_from, 0);
+    let port = at("n3");
+    assert!(port.candidates(Caller::Outside).is_empty() && port.refusal() == Refusal::Drop);
+    assert_eq!(shown(&port, Caller::Inside), ["10.244.2.9"]);
+    // The cluster IP goes by the other policy.
+    assert_eq!(shown(&planned(&snapshot, "n1", "10.96.0.7:80/TCP"), Caller::Outside), ["10.244.2.9"]);
+    // A Local cluster IP is the same for all callers.
+    let local = Service { internal_policy: TrafficPolicy::Local, ..service("10.96.0.7") };
+    snapshot.services.insert_mut(name("web"), Arc::new(local));
+    for caller in [Caller::Inside, Caller::Outside] {
+        let port = planned(&snapshot, "n1", "10.96.0.7:80/TCP");
+        assert_eq!(shown(&port, caller), ["10.244.1.5"]);
+        assert!(port.is_terminating(caller));
+        let port = planned(&snapshot, "n3", "10.96.0.7:80/TCP");
+        assert!(port.candidates(caller).is_empty() && port.refusal() == Refusal::Drop);
+    }
+    put_slice(&mut snapshot, "web-1", slice("web", Vec::new()));
+    assert_eq!(planned(&snapshot, "n1", "10.96.0.7:80/TCP").refusal(), Refusal::Reject);
+}
+
+#[test]
+fn hints_choose_the_near_ones_where_all_have_them() {
+    let zone = |address: &str, node: &str, zone: &str| Endpoint {
+        zone_hints: vec![zone.into()],
+        ..endpoint(address, node)
+    };
+    let on_node = |hint: &str, it: Endpoint| Endpoint { node_hints: vec![hint.into()], ..it };
+    let (a, b) = (zone("10.244.1.5", "n1", "a"), zone("10.244.2.5", "n2", "b"));
+    let cases = [
+        ("zones", vec![a.clone(), b.clone()], "10.244.2.5"),
+        ("one without a hint", vec![a.clone(), endpoint("10.244.2.5", "n2")], "both"),
+        ("no hint for this zone", vec![a.clone(), zone("10.244.2.5", "n2", "c")], "both"),
+        ("nodes go before zones", vec![on_node("n2", a.clone()), on_node("n1", b.clone())], "10.244.1.5"),
+        ("no hint for this node", vec![on_node("n1", a.clone()), on_node("n3", b.clone())], "10.244.2.5"),
+        ("one without a node hint", vec![on_node("n2", a), b], "10.244.2.5"),
+    ];
+    for (what, endpoints, expected) in cases {
+        let mut snapshot = cluster(endpoints);
+        let node = crate::Node { zone: Some("b".into()), ..crate::Node::default() };
+        snapshot.nodes.insert_mut("n2".into(), Arc::new(node));
+        let plan = ServicePlan::from_snapshot("n2", &snapshot);
+        let chosen: Vec<_> = only(&plan).backends.iter().map(|it| it.ip.to_string()).collect();
+        let expected = if expected == "both" { "10.244.2.5 10.244.1.5" } else { expected };
+        assert_eq!(chosen.join(" "), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_change_of_this_nodes_zone_is_followed() {
+    let hinted =
+        |address: &str, zone: &str| Endpoint { zone_hints: vec![zone.into()], ..endpoint(address, "n9") };
+    let mut snapshot = cluster(vec![hinted("10.244.9.1", "a"), hinted("10.244.9.2", "b")]);
+    let mut plan = ServicePlan::from_snapshot("n1", &snapshot);
+    assert_eq!(only(&plan).backends.len(), 2);
+    let node = crate::Node { zone: Some("a".into()), ..crate::Node::default() };
+    snapshot.nodes.insert_mut("n1".into(), Arc::new(node));
+    plan.update(&snapshot, &Changes { nodes: ["n1".into()].into(), ..Changes::default() });
+    assert_eq!(shown(only(&plan)), ["10.244.9.1:8080"]);
+}
+
+#[test]
+fn source_ranges() {
+    let mut service = exposed(TrafficPolicy::Cluster);
+    service.source_ranges =
+        ["192.0.2.0/25", "192.0.2.128/25", "198.51.100.1/32"].map(|it| it.parse().unwrap()).into();
+    let mut snapshot = cluster(Vec::new());
+    let ranges = |snapshot: &Snapshot, address: &str| {
+        let ranges = planned(snapshot, "n1", address).source_ranges.clone();
+        ranges.map(|ranges| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    snapshot.services.insert_mut(name("web"), Arc::new(service.clone()));
+    let balancer = "192.0.2.80:80/TCP";
+    assert_eq!(ranges(&snapshot, balancer).as_deref(), Some("192.0.2.0/24 198.51.100.1/32"));
+    assert_eq!(ranges(&snapshot, "node port 30080/TCP"), None);
+    assert_eq!(ranges(&snapshot, "198.51.100.7:80/TCP"), None);
+    service.annotations.insert(RANGES_COVER_NODE_PORTS.into(), "true".into());
+    service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
+    snapshot.services.insert_mut(name("web"), Arc::new(service.clone()));
+    assert_eq!(ranges(&snapshot, "node port 30080/TCP").as_deref(), Some("198.51.100.0/24"));
+    assert_eq!(ranges(&snapshot, balancer).as_deref(), Some("198.51.100.0/24"));
+    // The node may call, so it may do so from the balancer's address.
+    let node = crate::Node { internal_ips: vec![ip("198.51.100.11")], ..crate::Node::default() };
+    snapshot.nodes.insert_mut("n1".into(), Arc::new(node));
+    assert_eq!(ranges(&snapshot, balancer).as_deref(), Some("192.0.2.80/32 198.51.100.0/24"));
+    // No range of the family: open.
+    service.source_ranges = vec!["2001:db8::/32".parse().unwrap()];
+    snapshot.services.insert_mut(name("web"), Arc::new(service));
+    assert_eq!(ranges(&snapshot, balancer), None);
+}
+
+#[test]
+fn a_cluster_ip_is_not_to_be_had_by_naming_it_an_external_ip() {
+    let mut snapshot = Snapshot::default();
+    let mut thief = Service { external_ips: vec![ip("10.96.0.10")], ..service("10.96.0.99") };
+    snapshot.services.insert_mut(name("a-thief"), Arc::new(thief.clone()));
+    let mut plan = ServicePlan::from_snapshot("n1", &snapshot);
+    let address = ServiceAddress { ip: ip("10.96.0.10"), protocol: Protocol::Tcp, port: 80 };
+    assert_eq!(plan.port(&address).unwrap().service, name("a-thief"));
+    snapshot.services.insert_mut(name("dns"), Arc::new(service("10.96.0.10")));
+    plan.update(&snapshot, &Changes { services: [name("dns")].into(), ..Changes::default() });
+    assert_eq!(plan.port(&address).unwrap().service, name("dns"));
+    // A load balancer's address goes before an external IP, too, whoever was there first.
+    snapshot.services.remove_mut(&name("dns"));
+    let balancer = LoadBalancerAddress { ip: ip("10.96.0.10"), is_vip: true };
+    let other = Service {
+        kind: ServiceType::LoadBalancer,
+        load_balancer: vec![balancer.clone()],
+        ..service("10.96.0.11")
+    };
+    snapshot.services.insert_mut(name("z"), Arc::new(other));
+    let both = Changes { services: [name("dns"), name("z")].into(), ..Changes::default() };
+    plan.update(&snapshot, &both);
+    assert_eq!(plan.port(&address).unwrap().service, name("z"));
+    // Now the first has it as a load balancer's address as well: of equals the first name wins, until it is none again.
+    thief.kind = ServiceType::LoadBalancer;
+    thief.load_balancer = vec![balancer];
+    let changed = Changes { services: [name("a-thief")].into(), ..Changes::default() };
+    snapshot.services.insert_mut(name("a-thief"), Arc::new(thief.clone()));
+    plan.update(&snapshot, &changed);
+    assert_eq!(plan.port(&address).unwrap().service, name("a-thief"));
+    thief.load_balancer.clear();
+    snapshot.services.insert_mut(name("a-thief"), Arc::new(thief));
+    plan.update(&snapshot, &changed);
+    assert_eq!(plan.port(&address).unwrap().service, name("z"));
+    assert_eq!(plan.waiting().count(), 1);
+    assert_eq!(plan, ServicePlan::from_snapshot("n1", &snapshot));
+}
+
 /// One step in the life of a small cluster, dense enough for collisions.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -151,7 +345,7 @@ pub(super) enum Step {
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..4_u8, proptest::option::of((0..3_u8, 0..3_u8))).prop_map(|(s, to)| Step::Service(s, to)),
+        (0..4_u8, proptest::option::of((0..3_u8, 0..5_u8))).prop_map(|(s, to)| Step::Service(s, to)),
         (0..4_u8, 0..2_u8, proptest::collection::vec((0..5_u8, any::<bool>(), any::<bool>()), 0..4))
             .prop_map(|(s, slice, endpoints)| Step::Slice(s, slice, endpoints)),
         (0..4_u8, 0..2_u8).prop_map(|(s, slice)| Step::RemoveSlice(s, slice)),
@@ -168,8 +362,23 @@ pub(super) fn take(snapshot: &mut Snapshot, step: &Step) -> ObjectName {
         Step::Service(s, Some((address, kind))) => {
             let mut service = service(&format!("10.96.0.{address}"));
             service.headless = *kind == 1;
-            if *kind == 2 {
-                service.internal_policy = TrafficPolicy::Local;
+            match kind {
+                2 => service.internal_policy = TrafficPolicy::Local,
+                3 => {
+                    service.kind = ServiceType::NodePort;
+                    service.ports[0].node_port = Some(30080 + u16::from(*address));
+                    service.external_policy = TrafficPolicy::Local;
+                    service.external_ips = vec![ip("10.96.0.1"), ip("10.96.0.50")];
+                }
+                4 => {
+                    service.kind = ServiceType::LoadBalancer;
+                    service.external_policy = TrafficPolicy::Local;
+                    service.health_check_node_port = Some(32000);
+                    service.affinity = Some(Duration::from_secs(10));
+                    service.load_balancer = vec![LoadBalancerAddress { ip: ip("10.96.0.50"), is_vip: true }];
+                    service.source_ranges = vec!["10.244.0.0/16".parse().unwrap()];
+                }
+                _ => {}
             }
             snapshot.services.insert_mut(name(&format!("s{s}")), Arc::new(service));
             name(&format!("s{s}"))

@@ -4,7 +4,7 @@ use super::field::Field;
 use super::rule::{Rule, Statement};
 use super::table::{Data, Element, MapData, SetSpec};
 use super::userdata;
-use super::value::{DataType, Value, padded_length};
+use super::value::{DataType, IFNAMSIZ, Value, padded_length};
 use crate::netlink::align;
 
 /// Longest name (NFT_NAME_MAXLEN, with its terminating zero).
@@ -132,6 +132,14 @@ pub(super) fn check_rule(rule: &Rule) -> Result<(), String> {
             Statement::Compare { field, mask, value, .. } => {
                 check_value(*field, value)?;
                 mask.iter().try_for_each(|mask| check_value(*field, mask))?;
+            }
+            Statement::NameBegins { field, prefix, .. } => {
+                // What nft writes as a name with a wildcard; a quote or a star would make another text of it.
+                let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'*' | b'\\');
+                let fits = (1..IFNAMSIZ).contains(&prefix.len());
+                if field.data_type() != DataType::IfName || !fits || !prefix.bytes().all(plain) {
+                    return Err(format!("{field} {prefix:?}*: not the beginning of an interface's name"));
+                }
             }
             Statement::Range { field, first, last, .. } => {
                 check_value(*field, first)?;

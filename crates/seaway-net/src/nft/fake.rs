@@ -115,6 +115,11 @@ impl Nft for Fake {
         }))
     }
 
+    fn read_elements(&mut self, table: &TableId, set: &str) -> Result<Option<Elements>, NftError> {
+        let found = self.tables.get(table).and_then(|state| state.observed.sets.get(set));
+        Ok(found.map(|set| set.elements.clone()))
+    }
+
     fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError> {
         if transaction.is_empty() {
             return Ok(());

@@ -73,16 +73,6 @@ impl Kernel {
         Ok(flags.is_some())
     }
 
-    /// Reads one set's elements, also those of a dynamic set; `None` if there is no such set.
-    pub fn read_elements(&mut self, table: &TableId, name: &str) -> Result<Option<Elements>, NftError> {
-        let read = retry_dump(|| {
-            let sets = self.read_sets(table)?;
-            let set = sets.iter().find(|set| set.name == name);
-            set.map(|set| self.dump_elements(table, set)).transpose()
-        });
-        Ok(read.map_err(|error| error.during(format!("read set {name} of table {table}")))?)
-    }
-
     /// The rules of a table by handle, each with its comment; also those of tables that are not ours.
     pub fn rule_comments(&mut self, table: &TableId) -> Result<BTreeMap<u64, Option<String>>, NftError> {
         let read = retry_dump(|| {
@@ -334,6 +324,15 @@ impl Nft for Kernel {
             result
         });
         Ok(read.map_err(|error| error.during(operation))?)
+    }
+
+    fn read_elements(&mut self, table: &TableId, name: &str) -> Result<Option<Elements>, NftError> {
+        let read = retry_dump(|| {
+            let sets = self.read_sets(table)?;
+            let set = sets.iter().find(|set| set.name == name);
+            set.map(|set| self.dump_elements(table, set)).transpose()
+        });
+        Ok(read.map_err(|error| error.during(format!("read set {name} of table {table}")))?)
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError> {

@@ -50,6 +50,11 @@ impl<'a> Lowering<'a> {
                 self.compare(*field, mask.as_ref(), *comparison, value);
             }
             Statement::Range { field, negate, first, last } => self.range(*field, *negate, first, last),
+            Statement::NameBegins { field, negate, prefix } => {
+                self.load(&[*field]);
+                let comparison = if *negate { Comparison::NotEqual } else { Comparison::Equal };
+                self.cmp(REG32_00, comparison, prefix.as_bytes());
+            }
             Statement::OneOf { field, negate, .. } => {
                 self.load(&[*field]);
                 let id = self.anonymous.next().copied();

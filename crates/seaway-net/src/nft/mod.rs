@@ -57,6 +57,9 @@ pub trait Nft {
     /// Makes a transaction's changes, all or none. An empty transaction does nothing at all.
     fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError>;
 
+    /// Reads one set's elements, also those that rules have put into a dynamic set; `None` if there is no such set.
+    fn read_elements(&mut self, table: &TableId, set: &str) -> Result<Option<Elements>, NftError>;
+
     /// The number of the ruleset's generation: it changes with every transaction of anyone in the namespace.
     fn generation(&mut self) -> Result<u32, NftError>;
 }

@@ -144,6 +144,15 @@ pub enum Statement {
         /// Last value in the range.
         last: Value,
     },
+    /// `iifname "veth*"`: an interface whose name begins so
+    NameBegins {
+        /// `iifname` or `oifname`.
+        field: Field,
+        /// Match other interfaces instead.
+        negate: bool,
+        /// What the name begins with: 1 to 15 bytes.
+        prefix: String,
+    },
     /// `meta l4proto { tcp, udp }`: one of several values, as an anonymous set of the rule
     OneOf {
         /// What is looked up.
@@ -333,6 +342,12 @@ impl Rule {
         let comparison = if negate { Comparison::NotEqual } else { Comparison::Equal };
         let mask = (prefix.prefix_len() < prefix.max_prefix_len()).then(|| prefix.netmask().into());
         self.statement(Statement::Compare { field, mask, comparison, value: prefix.network().into() })
+    }
+
+    /// `iifname "PREFIX*"`, or with `negate` `iifname != "PREFIX*"`
+    #[must_use]
+    pub fn name_begins(self, field: Field, prefix: impl Into<String>, negate: bool) -> Self {
+        self.statement(Statement::NameBegins { field, negate, prefix: prefix.into() })
     }
 
     /// `meta l4proto PROTOCOL`

@@ -163,6 +163,10 @@ impl Display for Statement {
                 let not = if *negate { "!= " } else { "" };
                 write!(f, "{field} {not}{}-{}", first.typed(&types), last.typed(&types))
             }
+            Self::NameBegins { field, negate, prefix } => {
+                let not = if *negate { "!= " } else { "" };
+                write!(f, "{field} {not}\"{prefix}*\"")
+            }
             Self::OneOf { field, negate, values } => {
                 let types = [field.data_type()];
                 let not = if *negate { "!= " } else { "" };

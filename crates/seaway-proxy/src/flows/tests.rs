@@ -14,7 +14,7 @@ fn at(address: &str) -> Backend {
 }
 
 /// `dns` at 10.96.0.10:53/UDP and `web` at 10.96.0.10:80/TCP, each with one endpoint, 10.244.1.5.
-fn plan() -> ServicePlan {
+fn plan() -> NodePlan {
     let mut snapshot = Snapshot::default();
     for (name, protocol, port) in [("dns", Protocol::Udp, 53), ("web", Protocol::Tcp, 80)] {
         let name = ObjectName::new("kube-system", name);
@@ -40,9 +40,9 @@ fn plan() -> ServicePlan {
         slices.insert_mut("slice-1".into(), Arc::new(slice));
         snapshot.slices.insert_mut(name, slices);
     }
-    let mut plan = ServicePlan::new("n1");
+    let mut plan = seaway_model::ServicePlan::new("n1");
     plan.update(&snapshot, &Changes::everything());
-    plan
+    NodePlan { services: plan, ..NodePlan::default() }
 }
 
 /// Flows by number: protocol, where to, who answers.
@@ -122,7 +122,8 @@ fn what_failed_is_done_with_what_came_meanwhile() {
     pending.take_back(work);
     assert!(pending.all && pending.plan == plan());
     let address = ServiceAddress { ip: "10.96.0.11".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
-    let newer = ServicePlan::new("newer");
+    let services = seaway_model::ServicePlan::new("newer");
+    let newer = NodePlan { services, ..NodePlan::default() };
     let mut pending = Pending { addresses: [address].into(), plan: newer.clone(), ..Pending::default() };
     pending.take_back(Pending { all: true, plan: plan(), ..Pending::default() });
     assert!(pending.all && pending.plan == newer && pending.addresses.contains(&address));
@@ -132,7 +133,7 @@ fn what_failed_is_done_with_what_came_meanwhile() {
 fn an_address_that_only_gains_endpoints_leaves_no_flows() {
     let address = ServiceAddress { ip: "10.96.0.10".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
     let with = |backends: &[&str]| {
-        let mut port = PortPlan::clone(plan().port(&address).unwrap());
+        let mut port = PortPlan::clone(plan().services.port(&address).unwrap());
         port.backends = backends.iter().map(|backend| at(backend)).collect();
         Some(Arc::new(port))
     };

@@ -1,16 +1,19 @@
 //! Tests against the stateful fake: what is committed, and how much.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use std::time::Duration;
+
 use seaway_model::{
-    Backend, Changes, Endpoint, EndpointPort, EndpointSlice, Service, ServicePlan, ServicePort, Snapshot,
+    Backend, Caller, Changes, Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, LocalSources,
+    PortPlan, Refusal, Service, ServicePlan, ServicePort, ServiceType, Snapshot, TrafficPolicy,
 };
-use seaway_net::nft::{Data, Fake, Observed, Value, Verdict};
+use seaway_net::nft::{Data, Element, Fake, Observed, Value, Verdict};
 
 use super::*;
+use crate::ruleset::NumberedChain;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -24,13 +27,27 @@ fn name(text: &str) -> ObjectName {
 struct Cluster {
     snapshot: Snapshot,
     plan: NodePlan,
+    /// Services have a node port and a load balancer's address, for callers of some sources, and the even ones the Local
+    /// policy.
+    exposed: bool,
 }
 
 impl Cluster {
     fn new() -> Self {
         let nets = [["10.244.0.0/16".parse().unwrap()], ["10.244.1.0/24".parse().unwrap()]];
         let egress = EgressPlan::new(&nets[0], &nets[1], &[]);
-        Self { snapshot: Snapshot::default(), plan: NodePlan { services: ServicePlan::new("n1"), egress } }
+        let local_sources = LocalSources::Networks(nets[0].to_vec());
+        let proxy = ProxyPlan {
+            local_sources,
+            node_port_networks: vec!["172.18.0.11/32".parse().unwrap()],
+            ..ProxyPlan::default()
+        };
+        let plan = NodePlan { services: ServicePlan::new("n1"), egress, proxy };
+        Self { snapshot: Snapshot::default(), plan, exposed: false }
+    }
+
+    fn exposed() -> Self {
+        Self { exposed: true, ..Self::new() }
     }
 
     fn set(&mut self, service: u16, hosts: &[u8]) -> PlanDiff {
@@ -41,7 +58,17 @@ impl Cluster {
     fn set_at(&mut self, service: u16, vip: IpAddr, hosts: &[u8]) -> PlanDiff {
         let name = name(&format!("s{service}"));
         let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
-        let object = Service { cluster_ips: vec![vip], ports: vec![port], ..Service::default() };
+        let mut object = Service { cluster_ips: vec![vip], ports: vec![port], ..Service::default() };
+        if self.exposed {
+            let even = service.is_multiple_of(2);
+            object.kind = ServiceType::LoadBalancer;
+            object.external_policy = if even { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+            object.ports[0].node_port = Some(30_000 + service);
+            object.load_balancer =
+                vec![LoadBalancerAddress { ip: [192, 0, 2, service.to_be_bytes()[1]].into(), is_vip: true }];
+            object.affinity = (service % 3 == 1).then_some(Duration::from_secs(10));
+            object.source_ranges = vec!["192.0.2.0/24".parse().unwrap(), "10.244.0.0/16".parse().unwrap()];
+        }
         let endpoint = |host: &u8| Endpoint {
             addresses: vec![if vip.is_ipv6() {
                 ip(&format!("fd00::{host}"))
@@ -85,39 +112,70 @@ fn read(fake: &mut Fake) -> Observed {
     fake.read_table(&TableId::new(seaway_net::nft::Family::Ip, "seaway")).unwrap().unwrap()
 }
 
-/// The backends that the table gives to each address, as a packet would find them.
-fn found(table: &Observed) -> BTreeMap<Value, Vec<Value>> {
-    let endpoints = &table.sets["endpoints"].elements;
-    let mut found = BTreeMap::new();
-    for (address, element) in &table.sets["services"].elements {
-        let Some(Data::Verdict(Verdict::Goto(chain))) = &element.data else { panic!("{element:?}") };
-        assert!(table.chains.contains_key(chain), "{chain} is missing");
-        let count = ruleset::pick_count(chain).unwrap();
-        let backend = |index: u32| {
-            let key = Value::from_bytes(&[address.bytes(), &index.to_ne_bytes()].concat());
-            match &endpoints[&key].data {
-                Some(Data::Value(value)) => value.clone(),
-                other => panic!("{other:?}"),
-            }
+fn service_key(address: &ServiceAddress) -> Value {
+    Value::new().address(address.ip).protocol(address.protocol.number()).port(address.port)
+}
+
+fn backend_value(backend: &Backend) -> Value {
+    Value::new().address(backend.ip).port(backend.port)
+}
+
+fn key_of(port: &PortPlan) -> Value {
+    let key = service_key(&port.address);
+    if port.address.is_node_port() { Value::from_bytes(&key.bytes()[4..]) } else { key }
+}
+
+/// The endpoints that a packet finds by `verdict` at `key`, sorted.
+fn picked(table: &Observed, endpoints: &str, key: &Value, verdict: &Element) -> Vec<Value> {
+    let Some(Data::Verdict(Verdict::Goto(chain))) = &verdict.data else { panic!("{verdict:?}") };
+    assert!(table.chains.contains_key(chain), "{chain} is missing");
+    let Some(NumberedChain::Pick { count, from, .. }) = NumberedChain::of_name(chain) else {
+        panic!("{chain}")
+    };
+    let backend = |index: u32| {
+        let key = Value::from_bytes(&[key.bytes(), &index.to_ne_bytes()].concat());
+        match &table.sets[endpoints].elements[&key].data {
+            Some(Data::Value(value)) => value.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut picked: Vec<Value> = (from..from + count).map(backend).collect();
+    picked.sort();
+    picked
+}
+
+/// What a packet finds in the table is what the plan says.
+fn assert_does(table: &Observed, plan: &NodePlan) {
+    let (mut services, mut node_ports) = (0, 0);
+    for port in plan.services.ports() {
+        let of_node = port.address.is_node_port();
+        let (maps, endpoints) = if of_node {
+            (["node_ports", "node_ports_outside", "refused_node_ports"], "node_port_endpoints")
+        } else {
+            (["services", "services_outside", "refused"], "endpoints")
         };
-        found.insert(address.clone(), (0..count).map(backend).collect());
+        *(if of_node { &mut node_ports } else { &mut services }) += port.backends.len();
+        let key = key_of(port);
+        let at = |map: &str| table.sets[map].elements.get(&key);
+        for caller in [Caller::Inside, Caller::Outside] {
+            let outside = (caller == Caller::Outside).then(|| at(maps[1])).flatten();
+            let found = outside.or_else(|| at(maps[0]));
+            let mut wanted: Vec<Value> = port.candidates(caller).iter().map(backend_value).collect();
+            wanted.sort();
+            let is = |verdict: Verdict| found.is_some_and(|it| it.data == Some(Data::Verdict(verdict)));
+            match (wanted.is_empty(), port.refusal()) {
+                (false, _) => assert_eq!(picked(table, endpoints, &key, found.unwrap()), wanted, "{port:?}"),
+                (true, Refusal::Drop) => assert!(is(Verdict::Drop), "{port:?}: {found:?}"),
+                (true, Refusal::Reject) => {
+                    assert!(found.is_none() || is(Verdict::Accept), "{port:?}: {found:?}");
+                    let refused = at(maps[2]).is_some();
+                    assert_eq!(refused, port.kind.is_external(), "{port:?}");
+                }
+            }
+        }
     }
-    let total: usize = found.values().map(Vec::len).sum();
-    assert_eq!(total, endpoints.len(), "endpoints that no service leads to");
-    found
-}
-
-fn planned(plan: &NodePlan) -> BTreeMap<Value, Vec<Value>> {
-    let value = |backend: &Backend| Value::new().address(backend.ip).port(backend.port);
-    let ports = plan.services.ports().filter(|port| !port.backends.is_empty());
-    ports
-        .map(|port| (ruleset::service_key(&port.address), port.backends.iter().map(value).collect()))
-        .collect()
-}
-
-fn sorted(mut map: BTreeMap<Value, Vec<Value>>) -> BTreeMap<Value, Vec<Value>> {
-    map.values_mut().for_each(|backends| backends.sort());
-    map
+    assert_eq!(table.sets["endpoints"].elements.len(), services, "endpoints that no service leads to");
+    assert_eq!(table.sets["node_port_endpoints"].elements.len(), node_ports);
 }
 
 #[test]
@@ -176,11 +234,10 @@ fn a_flushed_table_comes_back() {
     cluster.set(1, &[1, 2]);
     let mut driver = NftablesDriver::new(Fake::new());
     driver.sync(&cluster.plan).unwrap();
-    let before = found(&read(&mut driver.nft));
     driver.nft.flush_ruleset();
     driver.mark_dirty();
     assert!(driver.apply(&cluster.plan, &PlanDiff::default()).unwrap().full);
-    assert_eq!(found(&read(&mut driver.nft)), before);
+    assert_does(&read(&mut driver.nft), &cluster.plan);
 }
 
 #[test]
@@ -190,18 +247,18 @@ fn a_refusal_names_the_service_and_the_next_call_compares_everything() {
     let mut driver = NftablesDriver::new(Fake::new());
     driver.sync(&cluster.plan).unwrap();
     // Someone takes an element away behind the driver's back; to remove it is refused.
-    let table = ruleset::skeleton(IpFamily::V4, &cluster.plan.egress);
+    let table = ruleset::skeleton(IpFamily::V4, &cluster.plan.egress, &cluster.plan.proxy);
     let spec = table.sets.iter().find(|set| set.spec.name == "services").unwrap().spec.clone();
     let mut theft = Transaction::new(TableId::new(seaway_net::nft::Family::Ip, "seaway"));
     let port = cluster.plan.services.ports().next().unwrap().address;
-    theft.delete_element(&spec, ruleset::service_key(&port), ruleset::service_data(2));
+    theft.delete_element(&spec, service_key(&port), Element::default());
     driver.nft.commit(&theft).unwrap();
     let diff = cluster.set(1, &[1]);
     let error = driver.apply(&cluster.plan, &diff).unwrap_err();
     assert_eq!(error.service(), Some(&name("s1")), "{error}");
     assert!(error.to_string().starts_with("Service default/s1: table ip seaway: delete"), "{error}");
     assert!(driver.apply(&cluster.plan, &PlanDiff::default()).unwrap().full);
-    assert_eq!(found(&read(&mut driver.nft)), planned(&cluster.plan));
+    assert_does(&read(&mut driver.nft), &cluster.plan);
 }
 
 #[test]
@@ -233,7 +290,7 @@ fn idle_chains_stay_within_bounds() {
     }
     let chains = read(&mut driver.nft).chains;
     let picks = chains.keys().filter(|name| name.starts_with("pick_")).count();
-    assert!(picks <= 16 + 64 + 1, "{picks}");
+    assert!(picks <= 2 * 16 + 64 + 1, "{picks}");
     assert!((1..=16).all(|count| chains.contains_key(&format!("pick_{count}"))), "{:?}", chains.keys());
     assert_eq!(driver.sync(&cluster.plan).unwrap().operations, 0);
 }
@@ -243,7 +300,7 @@ proptest! {
     fn by_steps_and_at_once_give_the_same(
         steps in proptest::collection::vec((0..5_u16, proptest::option::of(proptest::collection::btree_set(1..9_u8, 0..6))), 1..30),
     ) {
-        let mut cluster = Cluster::new();
+        let mut cluster = Cluster::exposed();
         let mut driver = NftablesDriver::new(Fake::new());
         driver.sync(&cluster.plan).unwrap();
         for (service, hosts) in steps {
@@ -253,7 +310,7 @@ proptest! {
             };
             prop_assert!(!driver.apply(&cluster.plan, &diff).unwrap().full);
             let table = read(&mut driver.nft);
-            prop_assert_eq!(sorted(found(&table)), sorted(planned(&cluster.plan)));
+            assert_does(&table, &cluster.plan);
             // Each has its local endpoints first.
             for port in cluster.plan.services.ports().filter(|port| !port.backends.is_empty()) {
                 let slots = &driver.programmed[&IpFamily::V4].slots()[&port.address];
@@ -274,7 +331,7 @@ proptest! {
         second in proptest::collection::vec(proptest::collection::btree_set(1..9_u8, 0..6), 4),
         thefts in proptest::collection::vec(0..9_usize, 0..3),
     ) {
-        let mut cluster = Cluster::new();
+        let mut cluster = Cluster::exposed();
         let set = |cluster: &mut Cluster, all: Vec<std::collections::BTreeSet<u8>>| {
             for (service, hosts) in (0..).zip(all) {
                 cluster.set(service, &hosts.into_iter().collect::<Vec<_>>());
@@ -283,7 +340,7 @@ proptest! {
         set(&mut cluster, first);
         let mut driver = NftablesDriver::new(Fake::new());
         driver.sync(&cluster.plan).unwrap();
-        let table = ruleset::skeleton(IpFamily::V4, &cluster.plan.egress);
+        let table = ruleset::skeleton(IpFamily::V4, &cluster.plan.egress, &cluster.plan.proxy);
         let spec = table.sets.iter().find(|set| set.spec.name == "endpoints").unwrap().spec.clone();
         for theft in thefts {
             let there = read(&mut driver.nft).sets["endpoints"].elements.clone();
@@ -309,8 +366,10 @@ proptest! {
 
 #[test]
 fn the_ruleset_reads_like_this() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::exposed();
     cluster.set(7, &[1, 2]);
+    cluster.set(8, &[]);
+    cluster.set(10, &[1, 2]);
     let text = NftablesDriver::new(Fake::new()).dry_run(&cluster.plan).unwrap();
     insta::assert_snapshot!(text);
 }

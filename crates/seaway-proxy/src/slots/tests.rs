@@ -27,7 +27,7 @@ fn orders() {
         (&[1, 2], &[], 0, &[]),
     ];
     for (old, wanted, local, expected) in cases {
-        let got = arrange(&backends(old), &backends(wanted), *local);
+        let got = arrange(&backends(old), &backends(wanted), [0, *local]);
         assert_eq!(got, backends(expected), "{old:?} to {wanted:?}");
     }
 }
@@ -37,24 +37,26 @@ proptest! {
     fn keeps_what_it_can(
         old in proptest::collection::btree_set(0..30_u8, 0..20).prop_flat_map(|set| Just(set.into_iter().collect::<Vec<_>>()).prop_shuffle()),
         wanted in proptest::collection::btree_set(0..30_u8, 0..20),
-        local in 0..20_usize,
+        first in 0..20_usize,
+        second in 0..20_usize,
     ) {
         let old = backends(&old);
         let wanted = backends(&wanted.into_iter().collect::<Vec<_>>());
-        let local = local.min(wanted.len());
-        let got = arrange(&old, &wanted, local);
-        let set = |part: &[Backend]| part.iter().copied().collect::<BTreeSet<_>>();
-        prop_assert_eq!(set(&got[..local]), set(&wanted[..local]));
-        prop_assert_eq!(set(&got[local..]), set(&wanted[local..]));
+        let first = first.min(wanted.len());
+        let second = second.clamp(first, wanted.len());
+        let got = arrange(&old, &wanted, [first, second]);
         prop_assert_eq!(got.len(), wanted.len());
-        // Whoever may keep its index keeps it.
-        for (index, backend) in old.iter().enumerate().take(got.len()) {
-            let part = if index < local { &wanted[..local] } else { &wanted[local..] };
-            if part.contains(backend) {
-                prop_assert_eq!(&got[index], backend);
+        let set = |part: &[Backend]| part.iter().copied().collect::<BTreeSet<_>>();
+        for part in [0..first, first..second, second..wanted.len()] {
+            prop_assert_eq!(set(&got[part.clone()]), set(&wanted[part.clone()]));
+            // Whoever may keep its index keeps it.
+            for index in part.clone().take_while(|index| *index < old.len()) {
+                if wanted[part.clone()].contains(&old[index]) {
+                    prop_assert_eq!(&got[index], &old[index]);
+                }
             }
         }
         // Arranging again changes nothing.
-        prop_assert_eq!(arrange(&got, &wanted, local), got.clone());
+        prop_assert_eq!(arrange(&got, &wanted, [first, second]), got.clone());
     }
 }

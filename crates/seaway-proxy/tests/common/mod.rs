@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use seaway_model::{
-    Backend, Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, Flow, Masquerade, NodePlan,
-    ObjectName, PlanDiff, Protocol, Service, ServicePlan, ServicePort, Snapshot, Translation,
+    Backend, Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, Flow, LocalSources, Masquerade,
+    NodePlan, ObjectName, PlanDiff, Protocol, ProxyPlan, Service, ServicePlan, ServicePort, Snapshot,
+    Translation,
 };
 use seaway_net::netns::NetNs;
 use seaway_net::nft::Kernel;
@@ -260,7 +261,7 @@ pub(crate) fn until_all_answer(
 
 /// Those who answered `flow` are endpoints by the plan, and saw whom the plan says they see.
 pub(crate) fn assert_as_planned(cluster: &Cluster, flow: &Flow, answers: BTreeSet<(IpAddr, IpAddr)>) {
-    let Translation::Dnat { port } = cluster.plan.translate(flow) else { panic!("{flow:?}") };
+    let Translation::Dnat { port, .. } = cluster.plan.translate(flow) else { panic!("{flow:?}") };
     for (server, seen) in answers {
         let backend = Backend { ip: server, port: 8080 };
         assert!(port.backends.contains(&backend));
@@ -289,7 +290,10 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new() -> Self {
         let egress = EgressPlan::new(&[net("10.244.0.0/16")], &[net("10.244.1.0/24")], &[]);
-        Self { snapshot: Snapshot::default(), plan: NodePlan { services: ServicePlan::new(NODE), egress } }
+        let local_sources = LocalSources::Networks(egress.pod_networks.clone());
+        let proxy = ProxyPlan { local_sources, ..ProxyPlan::default() };
+        let plan = NodePlan { services: ServicePlan::new(NODE), egress, proxy };
+        Self { snapshot: Snapshot::default(), plan }
     }
 
     /// Sets what the service at `vip` has for endpoints, all with port 8080; those in 10.244.1.0/24, and the node's own

@@ -10,7 +10,7 @@ mod service;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use seaway_model::{Flow, ObjectName, Protocol};
+use seaway_model::{Flow, ObjectName, Origin, Protocol};
 
 use super::way::{Choice, End, Way};
 use crate::hop::{Hop, Proto, State, Verdict};
@@ -68,7 +68,8 @@ impl Packet {
             Proto::Tcp | Proto::Icmp => Protocol::Tcp,
         };
         let source = *self.sources.first()?;
-        Some(Flow { source, destination: self.destination, protocol, port: self.port })
+        let origin = if self.local { Origin::Node } else { Origin::Unknown };
+        Some(Flow { origin, source, destination: self.destination, protocol, port: self.port })
     }
 }
 

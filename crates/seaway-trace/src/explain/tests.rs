@@ -6,8 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use seaway_lab::CloudPlan;
 use seaway_model::{
-    EgressPlan, Endpoint, EndpointPort, EndpointSlice, NetConf, Node, NodePlan, ObjectName, OverlayPlan,
-    Protocol, Service, ServicePlan, ServicePort, Snapshot, Underlay,
+    EgressPlan, Endpoint, EndpointPort, EndpointSlice, LocalSources, NetConf, Node, NodePlan, ObjectName,
+    OverlayPlan, Protocol, ProxyPlan, Service, ServicePlan, ServicePort, Snapshot, Underlay,
 };
 
 use super::*;
@@ -183,6 +183,10 @@ impl Recipe {
                 node: NodePlan {
                     services: ServicePlan::from_snapshot(name.as_str(), &snapshot),
                     egress: EgressPlan::new(&pod_network, &own, &[]),
+                    proxy: ProxyPlan {
+                        local_sources: LocalSources::Networks(pod_network.clone()),
+                        ..ProxyPlan::default()
+                    },
                 },
                 overlay: Some(overlay),
                 underlay: (self.noted & 1 == 0).then(|| underlay(n)),

@@ -151,6 +151,18 @@ impl Walk<'_> {
                 "cluster IP from outside the pod networks",
                 "the caller is no pod: the answer must come back through this node, which undoes the translation",
             ),
+            Masquerade::All => (
+                "cluster IP, and all is to be masqueraded",
+                "all callers of cluster IPs are masqueraded (--masquerade-all)",
+            ),
+            Masquerade::External => (
+                "external address",
+                "with the traffic policy Cluster the endpoint may be on another node: the answer must come back through this one",
+            ),
+            Masquerade::ExternalFromNode => (
+                "external address from the node",
+                "the node itself calls: the answer must come back to it, whichever of its addresses it called from",
+            ),
             Masquerade::Egress => (
                 "egress from a pod",
                 "the destination is outside the pod networks, where nobody knows the way to a pod: the node puts its own address and a random port",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use seaway_model::{Backend, ObjectName, PortPlan, Translation};
+use seaway_model::{Backend, Caller, ObjectName, PortPlan, Translation};
 
 use super::{Packet, Walk, socket};
 use crate::explain::facts::{ports_of, translation};
@@ -33,9 +33,21 @@ impl Walk<'_> {
         };
         match translation(facts, &packet) {
             Translation::None => self.not_translated(node, facts, packet),
-            Translation::Dnat { port } => self.to_endpoints(node, facts, packet, &port),
+            Translation::Dnat { port, caller } => self.to_endpoints(node, facts, packet, &port, caller),
             Translation::RejectNoEndpoints { port } => self.without_endpoint(place, packet, &port),
             Translation::RejectNoSuchPort => self.without_port(place, packet),
+            Translation::DropNoLocalEndpoints { port } => {
+                let what = "has endpoints, but none on this node, and its traffic policy is Local";
+                self.dropped(place, packet, object_of(&port), what)
+            }
+            Translation::DropSourceRange { port } => {
+                let what = "does not admit this source (spec.loadBalancerSourceRanges)";
+                self.dropped(place, packet, object_of(&port), what)
+            }
+            Translation::DropUnallocated => {
+                let what = "holds the destination, which could be a cluster IP, but no Service has it";
+                self.dropped(place, packet, "set service_networks".to_owned(), what)
+            }
         }
     }
 
@@ -60,15 +72,21 @@ impl Walk<'_> {
         facts: &AppliedFacts,
         packet: Packet,
         port: &PortPlan,
+        caller: Caller,
     ) -> Vec<Way> {
         let backends: BTreeSet<SocketAddr> =
-            port.backends.iter().map(|b| SocketAddr::new(b.ip, b.port)).collect();
+            port.candidates(caller).iter().map(|b| SocketAddr::new(b.ip, b.port)).collect();
         let after =
             State { destination: backends.iter().map(ToString::to_string).collect(), ..packet.state() };
         self.push(
-            Hop::new(HopKind::Service, format!("node/{}", node.name), object_of(port), choice_of(port))
-                .states(packet.state(), after)
-                .expect(Expect::Translate { backends: backends.clone() }),
+            Hop::new(
+                HopKind::Service,
+                format!("node/{}", node.name),
+                object_of(port),
+                choice_of(port, caller),
+            )
+            .states(packet.state(), after)
+            .expect(Expect::Translate { backends: backends.clone() }),
         );
         let mut all = Vec::new();
         for backend in backends {
@@ -112,6 +130,17 @@ impl Walk<'_> {
         self.end(Verdict::Rejected, format!("{object}: {what}"), BTreeSet::new())
     }
 
+    fn dropped(mut self, place: String, packet: Packet, object: String, what: &str) -> Vec<Way> {
+        let note = format!("{object} {what}: the node drops the packet");
+        self.push(
+            Hop::new(HopKind::Service, place, object.clone(), note)
+                .states(packet.state(), None)
+                .failing()
+                .expect(Expect::Drop),
+        );
+        self.end(Verdict::Dropped, format!("{object} {what}"), BTreeSet::new())
+    }
+
     fn service_with(&self, address: IpAddr) -> Option<ObjectName> {
         let has = |(_, service): &(&ObjectName, &ServiceFacts)| service.cluster_ips.contains(&address);
         self.world.services.iter().find(has).map(|(name, _)| name.clone())
@@ -125,14 +154,14 @@ fn object_of(port: &PortPlan) -> String {
 }
 
 /// How an endpoint is chosen.
-fn choice_of(port: &PortPlan) -> String {
-    let mut note = match port.backends.len() {
+fn choice_of(port: &PortPlan, caller: Caller) -> String {
+    let mut note = match port.candidates(caller).len() {
         1 => "one endpoint: the destination becomes it".to_owned(),
         n => format!(
             "{n} endpoints, each chosen with probability 1/{n}; conntrack remembers the choice for the connection"
         ),
     };
-    if port.terminating {
+    if port.is_terminating(caller) {
         note.push_str("; none is ready: these terminate, but still serve");
     }
     if let Some(timeout) = port.affinity {
