@@ -91,12 +91,24 @@ pub async fn post<T: DeserializeOwned>(
     target: &str,
     body: &impl Serialize,
 ) -> Result<T, UnixError> {
-    let bytes = serde_json::to_vec(body).map_err(|source| UnixError::Answer {
+    request(path, Method::POST, target, json(path, Method::POST, target, body)?).await
+}
+
+/// `PUT target` with `body` as JSON.
+///
+/// # Errors
+/// See [`get`].
+pub async fn put(path: &Path, target: &str, body: &impl Serialize) -> Result<(), UnixError> {
+    let bytes = json(path, Method::PUT, target, body)?;
+    request::<Option<()>>(path, Method::PUT, target, bytes).await.map(drop)
+}
+
+fn json(path: &Path, method: Method, target: &str, body: &impl Serialize) -> Result<Vec<u8>, UnixError> {
+    serde_json::to_vec(body).map_err(|source| UnixError::Answer {
         path: path.to_owned(),
-        request: format!("POST {target}"),
+        request: format!("{method} {target}"),
         source,
-    })?;
-    request(path, Method::POST, target, bytes).await
+    })
 }
 
 /// `DELETE target`.
@@ -113,11 +125,7 @@ pub async fn delete(path: &Path, target: &str) -> Result<(), UnixError> {
 /// See [`get`], up to the answer's head.
 pub async fn post_for_lines(path: &Path, target: &str, body: &impl Serialize) -> Result<Lines, UnixError> {
     let what = format!("POST {target}");
-    let bytes = serde_json::to_vec(body).map_err(|source| UnixError::Answer {
-        path: path.to_owned(),
-        request: what.clone(),
-        source,
-    })?;
+    let bytes = json(path, Method::POST, target, body)?;
     let failed = |source: io::Error| UnixError::Connection { path: path.to_owned(), source };
     let begun = timeout(PATIENCE, begin(path, Method::POST, target, bytes)).await;
     let (driving, response) = begun

@@ -55,6 +55,7 @@ pub struct Settings<'a> {
 #[derive(Debug)]
 pub struct Capture {
     fd: OwnedFd,
+    snap: u32,
     /// Bytes of a packet's slot in `packets`.
     slot: usize,
     packets: Vec<u8>,
@@ -87,7 +88,15 @@ impl Capture {
         }
         bind_to_all(&fd)?;
         let slot = snap.max(DNS_SNAP) as usize;
-        Ok(Self { fd, slot, packets: vec![0; BATCH * slot], lost: 0 })
+        Ok(Self { fd, snap, slot, packets: vec![0; BATCH * slot], lost: 0 })
+    }
+
+    /// Takes other packets from now on. What waits to be read stays.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn want(&mut self, wanted: &[Wanted]) -> io::Result<()> {
+        attach(&self.fd, &program::compile(wanted, self.snap, self.snap.max(DNS_SNAP)))
     }
 
     /// Gives `each` of the packets that wait, up to a few dozen, and says how many they were: 0 where none wait.

@@ -6,6 +6,7 @@
 //! POST   /v1/connections  [Tuple]     →  [Connection?]    conntrack's entry of each original tuple, null for none
 //! GET    /v1/connections?translated=true [Connection]     all entries, or those with a translated address
 //! POST   /v1/observations Observe     →  201 Started      answered when capture and rules are in place
+//! PUT    /v1/observations/ID/packets  [PacketFilter]      keeps these packets from now on, in place of the former; 204
 //! POST   /v1/observations/ID/packets  Select → Packets    what was captured so far and matches
 //! GET    /v1/observations/ID/rules    →  Rules            the rules that matching packets met so far
 //! DELETE /v1/observations/ID             204              ends it; it also ends by itself after `seconds`
@@ -38,8 +39,12 @@ pub struct PacketFilter {
     pub protocol: Option<u8>,
     /// The source or the destination is one of these.
     pub addresses: Vec<IpAddr>,
+    /// The address at the other end than one of `addresses` is one of these.
+    pub peers: Vec<IpAddr>,
     /// The source or the destination port is one of these.
     pub ports: Vec<u16>,
+    /// Of TCP only segments with SYN or RST, which open a connection or refuse it: few, however much it carries.
+    pub opening: bool,
 }
 
 /// Which flows' first packets have their rules written down; every absent field matches everything.

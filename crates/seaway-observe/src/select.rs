@@ -23,10 +23,18 @@ fn wants(filter: &PacketFilter, packet: &IpPacket) -> bool {
     let addresses = [packet.source, packet.destination];
     let ports = [packet.source_port, packet.destination_port];
     let any = |port: &u16| ports.contains(&Some(*port));
+    let pair = |one: &IpAddr, other: &IpAddr| {
+        [(addresses[0], addresses[1]), (addresses[1], addresses[0])].contains(&(Some(*one), Some(*other)))
+    };
+    let between = filter.peers.is_empty()
+        || filter.addresses.iter().any(|one| filter.peers.iter().any(|other| pair(one, other)));
+    let opens = packet.tcp.as_ref().is_none_or(|tcp| tcp.syn || tcp.rst);
     let fragment = ports == [None, None] && matches!(packet.protocol, 6 | 17 | 132);
     filter.protocol.is_none_or(|protocol| protocol == packet.protocol)
         && (filter.addresses.is_empty()
             || filter.addresses.iter().any(|address| addresses.contains(&Some(*address))))
+        && (filter.addresses.is_empty() || between)
+        && (!filter.opening || opens)
         && (filter.ports.is_empty() || filter.ports.iter().any(any) || fragment)
 }
 
@@ -180,6 +188,7 @@ mod tests {
             protocol: Some(protocol),
             addresses: vec![address.into()],
             ports: vec![port],
+            ..PacketFilter::default()
         };
         for (wanted_filter, expected) in
             [(filter(17, SERVER, 80), true), (filter(17, SERVER, 81), false), (filter(6, SERVER, 80), false)]

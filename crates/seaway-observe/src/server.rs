@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Capture, Observe, RouteQuery, Select, Started, Tuple};
+use crate::api::{Capture, Observe, PacketFilter, RouteQuery, Select, Started, Tuple};
 use crate::{Error, Observer, inspect, route as routes, stream};
 
 /// Tuples that one request may ask for.
@@ -21,7 +21,7 @@ pub fn router(observer: Observer) -> Router {
         .route("/v1/connections", get(all_connections).post(connections))
         .route("/v1/observations", post(start))
         .route("/v1/observations/{id}", axum::routing::delete(end))
-        .route("/v1/observations/{id}/packets", post(packets))
+        .route("/v1/observations/{id}/packets", post(packets).put(want))
         .route("/v1/observations/{id}/rules", get(rules))
         .route("/v1/capture", post(capture))
         .with_state(observer)
@@ -108,6 +108,15 @@ async fn packets(
     Json(select): Json<Select>,
 ) -> Response {
     blocking(move || observer.sessions().packets(&id, &select.any).ok_or(Error::NotFound(id))?).await
+}
+
+async fn want(
+    State(observer): State<Observer>,
+    Path(id): Path<String>,
+    Json(filters): Json<Vec<PacketFilter>>,
+) -> Response {
+    let done = blocking(move || observer.sessions().want(&id, &filters).ok_or(Error::NotFound(id))?).await;
+    if done.status() == StatusCode::OK { StatusCode::NO_CONTENT.into_response() } else { done }
 }
 
 async fn rules(State(observer): State<Observer>, Path(id): Path<String>) -> Response {

@@ -11,7 +11,7 @@ use seaway_net::netns::NetNs;
 use seaway_net::wait;
 
 use crate::Error;
-use crate::api::{Observe, PacketMatch, Packets, Rules};
+use crate::api::{Observe, PacketFilter, PacketMatch, Packets, Rules};
 use crate::rules::RuleTrace;
 use crate::tap::Tap;
 
@@ -37,13 +37,13 @@ struct Session {
 
 /// What an observation holds while it runs.
 struct Active {
-    packets: Option<Tap>,
+    packets: Tap,
     rules: Option<RuleTrace>,
 }
 
 impl Active {
     fn drain(&mut self) -> Result<(), Error> {
-        self.packets.as_mut().map_or(Ok(()), Tap::drain)?;
+        self.packets.drain()?;
         self.rules.as_mut().map_or(Ok(()), RuleTrace::drain)
     }
 }
@@ -57,7 +57,7 @@ impl Sessions {
             return Err(Error::TooMany(MOST));
         }
         let active = ns.run(|| -> Result<Active, Error> {
-            let packets = (!request.packets.is_empty()).then(|| Tap::open(&request.packets)).transpose()?;
+            let packets = Tap::open(&request.packets)?;
             let rules =
                 (!request.rules.is_empty()).then(|| RuleTrace::open(&id, &request.rules)).transpose()?;
             Ok(Active { packets, rules })
@@ -88,8 +88,15 @@ impl Sessions {
     pub(crate) fn packets(&self, id: &str, any: &[PacketMatch]) -> Option<Result<Packets, Error>> {
         let active = self.active(id)?;
         let mut active = active.lock();
+        Some(active.as_mut()?.packets.select(any))
+    }
+
+    /// Keeps other packets from now on. Blocks.
+    pub(crate) fn want(&self, id: &str, filters: &[PacketFilter]) -> Option<Result<(), Error>> {
+        let active = self.active(id)?;
+        let mut active = active.lock();
         let tap = &mut active.as_mut()?.packets;
-        Some(tap.as_mut().map_or_else(|| Ok(Packets::default()), |tap| tap.select(any)))
+        Some(check_filters(filters).and_then(|()| tap.want(filters)))
     }
 
     /// The rules met until now. Blocks.
@@ -124,11 +131,20 @@ fn check(request: &Observe) -> Result<(), Error> {
     if request.seconds == 0 || request.seconds > LONGEST {
         return bad(format!("seconds: {} is not between 1 and {LONGEST}", request.seconds));
     }
-    if request.packets.len() > MOST_FILTERS || request.rules.len() > MOST_FILTERS {
-        return bad(format!("packets, rules: more than {MOST_FILTERS} filters"));
+    if request.rules.len() > MOST_FILTERS {
+        return bad(format!("rules: more than {MOST_FILTERS} filters"));
     }
-    if request.packets.iter().any(|it| it.addresses.len().max(it.ports.len()) > MOST_ENDPOINTS) {
-        return bad(format!("packets: more than {MOST_ENDPOINTS} addresses or ports in a filter"));
+    check_filters(&request.packets)
+}
+
+fn check_filters(filters: &[PacketFilter]) -> Result<(), Error> {
+    if filters.len() > MOST_FILTERS {
+        return Err(Error::Request(format!("packets: more than {MOST_FILTERS} filters")));
+    }
+    let most = |it: &PacketFilter| it.addresses.len().max(it.peers.len()).max(it.ports.len());
+    if filters.iter().any(|it| most(it) > MOST_ENDPOINTS) {
+        let text = format!("packets: more than {MOST_ENDPOINTS} addresses, peers or ports in a filter");
+        return Err(Error::Request(text));
     }
     Ok(())
 }
@@ -174,8 +190,7 @@ impl Reader {
         let active = self.active.upgrade()?;
         let active = active.lock();
         let active = active.as_ref()?;
-        let taps = active.packets.iter().map(AsFd::as_fd);
-        let all = taps.chain(active.rules.iter().map(AsFd::as_fd));
+        let all = std::iter::once(active.packets.as_fd()).chain(active.rules.iter().map(AsFd::as_fd));
         all.map(|fd| fd.try_clone_to_owned().ok()).collect()
     }
 }

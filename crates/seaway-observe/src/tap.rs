@@ -29,12 +29,20 @@ struct Stored {
     data: Box<[u8]>,
 }
 
+impl Stored {
+    fn cost(&self) -> usize {
+        self.data.len() + OVERHEAD
+    }
+}
+
 /// The packets of an observation.
 pub(crate) struct Tap {
     capture: Capture,
     filters: Vec<PacketFilter>,
     links: LinkNames,
     stored: Vec<Stored>,
+    /// So many of them have been looked at: some filter wants them.
+    sorted: usize,
     bytes: usize,
     /// Packets that the budget had no room for.
     refused: u64,
@@ -47,22 +55,50 @@ impl Tap {
         let wanted = kernel_filters(filters);
         let capture = Capture::open(&Settings { wanted: &wanted, snap: SNAP, buffer: KERNEL_BUFFER })
             .map_err(Error::Capture)?;
-        Ok(Self { capture, filters: filters.to_vec(), links, stored: Vec::new(), bytes: 0, refused: 0 })
+        Ok(Self {
+            capture,
+            filters: filters.to_vec(),
+            links,
+            stored: Vec::new(),
+            sorted: 0,
+            bytes: 0,
+            refused: 0,
+        })
     }
 
-    /// Reads what has come until now.
+    /// Keeps what matches `filters` from now on; what was kept stays.
+    pub(crate) fn want(&mut self, filters: &[PacketFilter]) -> Result<(), Error> {
+        self.drain()?;
+        self.sort_out();
+        self.capture.want(&kernel_filters(filters)).map_err(Error::Capture)?;
+        self.filters = filters.to_vec();
+        Ok(())
+    }
+
+    /// Drops what the kernel let through though no filter wants it.
+    fn sort_out(&mut self) {
+        let mut fresh = self.stored.split_off(self.sorted);
+        let filters = &self.filters;
+        fresh.retain(|stored| {
+            let wanted = parse(&stored.data).is_some_and(|parsed| select::wanted(filters, &parsed.ip));
+            self.bytes -= if wanted { 0 } else { stored.cost() };
+            wanted
+        });
+        self.stored.append(&mut fresh);
+        self.sorted = self.stored.len();
+    }
+
+    /// Reads what has come until now. What the kernel let through in vain is sorted out later: reading must be quicker
+    /// than what comes.
     pub(crate) fn drain(&mut self) -> Result<(), Error> {
         // Under load there is always more; what comes after this moment is not waited for.
         let now = now();
         let mut newest = 0;
         while newest <= now {
-            let (filters, stored, bytes, refused, links) =
-                (&self.filters, &mut self.stored, &mut self.bytes, &mut self.refused, &mut self.links);
+            let (stored, bytes, refused, links) =
+                (&mut self.stored, &mut self.bytes, &mut self.refused, &mut self.links);
             let received = self.capture.receive(|frame| {
                 newest = newest.max(frame.time);
-                if !parse(frame.data).is_some_and(|parsed| select::wanted(filters, &parsed.ip)) {
-                    return;
-                }
                 let cost = frame.data.len() + OVERHEAD;
                 if *bytes + cost > BUDGET {
                     *refused += 1;
@@ -87,6 +123,7 @@ impl Tap {
     /// The packets that match any of the matches, of all that have come until now.
     pub(crate) fn select(&mut self, any: &[PacketMatch]) -> Result<Packets, Error> {
         self.drain()?;
+        self.sort_out();
         let lost = self.capture.lost().map_err(Error::Capture)? + self.refused;
         let parsed = self.stored.iter().filter_map(|stored| Some((stored, parse(&stored.data)?)));
         let (stored, seen): (Vec<&Stored>, Vec<Seen<'_>>) =
@@ -120,7 +157,9 @@ pub(crate) fn kernel_filters(filters: &[PacketFilter]) -> Vec<Wanted> {
     let wanted = |filter: &PacketFilter| Wanted {
         protocol: filter.protocol,
         addresses: filter.addresses.clone(),
+        peers: filter.peers.clone(),
         ports: filter.ports.clone(),
+        opening: filter.opening,
     };
     filters.iter().map(wanted).collect()
 }

@@ -171,6 +171,7 @@ async fn filters_of_ipv6_addresses_and_many_ports() {
         protocol: Some(17),
         addresses: vec!["fd00::2".parse().unwrap(), "10.0.0.1".parse().unwrap()],
         ports: (6000..6200).collect(),
+        ..PacketFilter::default()
     };
     let mut long = vec![PacketFilter { ports: (1000..1250).collect(), ..PacketFilter::default() }; 20];
     long.push(exact.clone());
@@ -283,4 +284,45 @@ async fn packets_come_as_a_stream() {
     }
     let [Streamed::Lost(0), Streamed::Packet(packet)] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((packet.link.as_str(), packet.length, packet.data.len()), ("lo", 1228, 1640));
+}
+
+#[tokio::test]
+async fn what_is_wanted_changes_and_is_as_little_as_that() {
+    let line = line();
+    let router = Served::new(&line.router);
+    let listener = line.server.tcp_listener("10.2.0.2:8080");
+    let id = router.watch(Vec::new()).await;
+    let connected = |hello: &[u8]| {
+        let mut stream = line.client.connect("10.96.0.1:80");
+        let (mut accepted, seen_source) = listener.accept().unwrap();
+        stream.write_all(hello).unwrap();
+        accepted.read_exact(&mut vec![0; hello.len()]).unwrap();
+        (stream, accepted, seen_source)
+    };
+    let _nobody_asked = connected(b"x");
+    assert_eq!(router.packets(&id, Vec::new()).await.packets, []);
+
+    let opening = PacketFilter { opening: true, ..filter(6, &[80, 8080]) };
+    router.want(&id, &[opening]).await;
+    let (first, ..) = connected(b"x");
+    let seen = router.packets(&id, Vec::new()).await.packets;
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(seen.iter().all(|packet| packet.ip.tcp.as_ref().unwrap().syn));
+
+    // What was kept stays; from now on it is what goes between these two.
+    let (client, server, other) = ("10.1.0.2", "10.2.0.2", "10.9.9.9");
+    let between = |one: &str, peer: &str| PacketFilter {
+        addresses: vec![one.parse().unwrap()],
+        peers: vec![peer.parse().unwrap()],
+        ..filter(6, &[])
+    };
+    let source = first.local_addr().unwrap().ip().to_string();
+    assert_eq!(source, client);
+    router.want(&id, &[between(server, other), between(other, client)]).await;
+    let _neither = connected(b"x");
+    assert_eq!(router.packets(&id, Vec::new()).await.packets.len(), 4);
+    router.want(&id, &[between("10.96.0.1", client)]).await;
+    let _between = connected(b"x");
+    let seen = router.packets(&id, Vec::new()).await.packets;
+    assert!(seen.len() > 8 && seen[4..].iter().all(|packet| packet.link == "c0"), "{seen:?}");
 }

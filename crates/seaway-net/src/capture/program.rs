@@ -14,8 +14,12 @@ pub struct Wanted {
     pub protocol: Option<u8>,
     /// The source or the destination is one of these.
     pub addresses: Vec<IpAddr>,
+    /// The address at the other end than one of `addresses` is one of these. With IPv6 the kernel does not look.
+    pub peers: Vec<IpAddr>,
     /// The source or the destination port is one of these.
     pub ports: Vec<u16>,
+    /// Of TCP only segments with SYN or RST: they open a connection or refuse it.
+    pub opening: bool,
 }
 
 /// UDP ports of VXLAN: Linux's own and IANA's (RFC 7348).
@@ -68,6 +72,9 @@ const UDP: u32 = 17;
 const SCTP: u32 = 132;
 const ICMP: u32 = 1;
 const ICMPV6: u32 = 58;
+/// RFC 9293: the flags are the header's byte 13.
+const TCP_FLAGS: u32 = 13;
+const SYN_OR_RST: u32 = 0x02 | 0x04;
 
 /// The program that gives `snap` bytes of a wanted packet, and `dns` bytes where it is DNS over UDP.
 pub(super) fn compile(wanted: &[Wanted], snap: u32, dns: u32) -> Vec<libc::sock_filter> {
@@ -254,12 +261,46 @@ impl Assembler {
                 self.go(next);
                 self.place(found);
             }
+            if filter.opening {
+                self.opening(next);
+            }
             if filter.addresses.is_empty() {
                 self.go(ends.hit);
+            } else if v4 && !filter.peers.is_empty() {
+                self.pairs_v4(&filter.addresses, &filter.peers, ends.hit);
             } else if v4 {
                 self.addresses_v4(&filter.addresses, ends.hit);
             } else {
                 self.addresses_v6(&filter.addresses, ends.hit);
+            }
+            self.place(next);
+        }
+    }
+
+    /// Goes to `next` with a TCP segment that has neither SYN nor RST.
+    fn opening(&mut self, next: Label) {
+        let fits = self.label();
+        self.emit(LD_MEMORY, PROTOCOL);
+        self.unless(JUMP_EQUAL, TCP, fits);
+        self.emit(LDX_MEMORY, TRANSPORT);
+        self.emit(LDB_INDIRECT, TCP_FLAGS);
+        self.emit(AND, SYN_OR_RST);
+        self.when(JUMP_EQUAL, 0, next);
+        self.place(fits);
+    }
+
+    fn pairs_v4(&mut self, addresses: &[IpAddr], peers: &[IpAddr], hit: Label) {
+        for (one, other) in [(SOURCE, DESTINATION), (DESTINATION, SOURCE)] {
+            let (found, next) = (self.label(), self.label());
+            for (cell, list, label) in [(one, addresses, found), (other, peers, hit)] {
+                self.emit(LD_MEMORY, cell);
+                for address in list.iter().filter(|address| address.is_ipv4()) {
+                    self.when(JUMP_EQUAL, words(*address)[0], label);
+                }
+                self.go(next);
+                if cell == one {
+                    self.place(found);
+                }
             }
             self.place(next);
         }

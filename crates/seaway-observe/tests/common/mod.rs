@@ -156,6 +156,10 @@ impl Served {
         self.start(&Observe { packets, rules: Vec::new(), seconds: 30 }).await
     }
 
+    pub(crate) async fn want(&self, id: &str, filters: &[PacketFilter]) {
+        unix::put(&self.path, &format!("/v1/observations/{id}/packets"), &filters).await.unwrap();
+    }
+
     pub(crate) async fn packets(&self, id: &str, any: Vec<PacketMatch>) -> Packets {
         unix::post(&self.path, &format!("/v1/observations/{id}/packets"), &Select { any }).await.unwrap()
     }

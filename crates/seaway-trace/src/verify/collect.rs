@@ -23,8 +23,9 @@ use crate::patience::patiently;
 
 /// The longest that a trace watches, in seconds.
 const WATCH: u16 = 60;
-/// TCP's number (IANA).
+/// Protocols' numbers (IANA).
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 /// The name servers' port.
 const DNS_PORT: u16 = 53;
 
@@ -36,6 +37,8 @@ pub(crate) struct Watcher {
     socket: PathBuf,
     /// The observation, or why there is none.
     id: Result<String, String>,
+    /// The packets of name service that it watches for.
+    dns: Vec<PacketFilter>,
 }
 
 /// What the observers are told to look for.
@@ -47,6 +50,8 @@ pub(crate) struct Wanted {
     pub(crate) destinations: BTreeSet<SocketAddr>,
     /// For each place: source and destination that the request may have when it comes there.
     pub(crate) entries: BTreeMap<String, BTreeSet<(IpAddr, SocketAddr)>>,
+    /// Sources that the request may be given on its way; their ports are not known before.
+    pub(crate) translated: BTreeSet<IpAddr>,
     /// Name service is watched, too.
     pub(crate) names: bool,
 }
@@ -62,6 +67,7 @@ impl Wanted {
             proto,
             destinations: BTreeSet::new(),
             entries: BTreeMap::new(),
+            translated: BTreeSet::new(),
             names: !prediction.names.is_empty(),
         };
         for way in &prediction.ways {
@@ -71,6 +77,9 @@ impl Wanted {
             for hop in &way.hops {
                 if let Expect::Translate { backends } = &hop.expect {
                     wanted.destinations.extend(backends.iter().copied());
+                }
+                if let Expect::Source { addresses } = &hop.expect {
+                    wanted.translated.extend(addresses);
                 }
                 if let Some(before) = &hop.before
                     && visited.insert(hop.place.as_str())
@@ -82,22 +91,62 @@ impl Wanted {
         wanted
     }
 
-    fn observe(&self, place: &str) -> Observe {
+    /// What `place` watches until the request has its socket: the rules, and the caller's name service, whose packets
+    /// come first `at` one place.
+    fn observe(&self, place: &str, (at, own): (&str, &[IpAddr])) -> Observe {
+        Observe { packets: self.name_service(place, (at, own)), rules: self.rules(place), seconds: WATCH }
+    }
+
+    fn name_service(&self, place: &str, (at, own): (&str, &[IpAddr])) -> Vec<PacketFilter> {
+        let filter = PacketFilter {
+            protocol: Some(UDP),
+            addresses: own.to_vec(),
+            ports: vec![DNS_PORT],
+            ..PacketFilter::default()
+        };
+        if self.names && place == at { vec![filter] } else { Vec::new() }
+    }
+
+    /// The packets of the request that `source` is about to send, wherever it may go: as little as can be of what others
+    /// send meanwhile.
+    fn packets(&self, place: &str, source: SocketAddr) -> Vec<PacketFilter> {
+        let protocol = Some(self.proto.number());
         let ports: BTreeSet<u16> = self.destinations.iter().map(SocketAddr::port).collect();
-        let mut addresses: BTreeSet<IpAddr> = self.destinations.iter().map(SocketAddr::ip).collect();
-        // Sent where it should not go, it is found by its source.
-        addresses.extend(self.entries.get(place).into_iter().flatten().map(|(source, _)| *source));
+        let ports: Vec<u16> =
+            if self.proto == Proto::Icmp { Vec::new() } else { ports.into_iter().collect() };
+        let destinations: BTreeSet<IpAddr> = self.destinations.iter().map(SocketAddr::ip).collect();
+        // Translated to what nobody planned, it is found by where it goes to, or by its source.
+        let mut either = destinations.clone();
+        either.extend(self.entries.get(place).into_iter().flatten().map(|(source, _)| *source));
         // Where there is no room for all of them, any will do: what is of the request is told apart later.
-        let addresses = if addresses.len() > MOST_ADDRESSES { BTreeSet::new() } else { addresses };
-        let mut packets = vec![PacketFilter {
-            protocol: Some(self.proto.number()),
-            addresses: addresses.into_iter().collect(),
-            ports: if self.proto == Proto::Icmp { Vec::new() } else { ports.into_iter().collect() },
-        }];
-        if self.names {
-            packets.push(PacketFilter { protocol: Some(17), addresses: Vec::new(), ports: vec![DNS_PORT] });
+        let list = |addresses: &BTreeSet<IpAddr>| -> Vec<IpAddr> {
+            if addresses.len() > MOST_ADDRESSES { Vec::new() } else { addresses.iter().copied().collect() }
+        };
+        let mut filters = vec![
+            PacketFilter {
+                protocol,
+                addresses: list(&either),
+                ports: ports.clone(),
+                opening: true,
+                ..PacketFilter::default()
+            },
+            PacketFilter {
+                protocol,
+                addresses: vec![source.ip()],
+                ports: if self.proto == Proto::Icmp { Vec::new() } else { vec![source.port()] },
+                ..PacketFilter::default()
+            },
+        ];
+        if !self.translated.is_empty() {
+            filters.push(PacketFilter {
+                protocol,
+                addresses: list(&self.translated),
+                peers: list(&destinations),
+                ports,
+                ..PacketFilter::default()
+            });
         }
-        Observe { packets, rules: self.rules(place), seconds: WATCH }
+        filters
     }
 
     fn rules(&self, place: &str) -> Vec<RuleFilter> {
@@ -133,17 +182,33 @@ fn entries(state: &State) -> impl Iterator<Item = (IpAddr, SocketAddr)> {
     state.source.iter().flat_map(move |source| destinations.clone().into_iter().map(|to| (*source, to)))
 }
 
-/// Has all places of the lab watch; they do when this returns.
-pub(crate) async fn watch(lab: &Lab, wanted: &Wanted) -> Vec<Watcher> {
+/// Has all places of the lab watch; they do when this returns. The caller's name service is seen at one of them, by the
+/// caller's own addresses.
+pub(crate) async fn watch(lab: &Lab, wanted: &Wanted, caller: (&str, &[IpAddr])) -> Vec<Watcher> {
     let places = lab.places.iter().filter(|place| has_observer(&place.label));
     join_all(places.map(|place| async {
         let socket = place.observer();
-        let wanted = wanted.observe(&place.label);
-        let started = patiently(unix::post::<Started>(&socket, "/v1/observations", &wanted)).await;
+        let observe = wanted.observe(&place.label, caller);
+        let dns = observe.packets.clone();
+        let started = patiently(unix::post::<Started>(&socket, "/v1/observations", &observe)).await;
         let id = started.map(|started| started.id);
-        Watcher { place: place.label.clone(), socket, id }
+        Watcher { place: place.label.clone(), socket, id, dns }
     }))
     .await
+}
+
+/// Has them watch for the request that `source` is about to send; they do when this returns. Those that cannot be asked
+/// are blind from now on.
+pub(crate) async fn watch_for(watchers: &mut [Watcher], wanted: &Wanted, source: SocketAddr) {
+    join_all(watchers.iter_mut().map(|watcher| async {
+        let Ok(id) = &watcher.id else { return };
+        let filters = [wanted.packets(&watcher.place, source), watcher.dns.clone()].concat();
+        let path = format!("/v1/observations/{id}/packets");
+        if let Err(reason) = patiently(unix::put(&watcher.socket, &path, &filters)).await {
+            watcher.id = Err(reason);
+        }
+    }))
+    .await;
 }
 
 fn has_observer(label: &str) -> bool {

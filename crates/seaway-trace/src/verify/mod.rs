@@ -35,12 +35,14 @@ pub(crate) async fn verify(
     request: Request,
 ) -> anyhow::Result<Trace> {
     let wanted = Wanted::of(prediction, question.proto, question.port);
-    let watchers = watch(lab, &wanted).await;
-    let program = probe::send(lab, &question.caller, request.clone()).await;
+    let first = first_place(world, &question.caller);
+    let own = own_addresses(world, &question.caller);
+    let watchers = watch(lab, &wanted, (&first, &own)).await;
+    let token = request.token.clone();
+    let (watchers, program) = probe::send(lab, &question.caller, request, (watchers, wanted.clone())).await;
     let evidence = match program {
         Ok(program) => {
-            gather_evidence(lab, world, question, prediction, (&watchers, &wanted), program, &request.token)
-                .await
+            gather_evidence(lab, world, question, prediction, (&watchers, &wanted), program, &token).await
         }
         Err(error) => {
             stop(&watchers).await;

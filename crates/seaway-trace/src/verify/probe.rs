@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use seaway_lab::Lab;
 use seaway_probe::Probe;
 use seaway_probe::api::{Event, Http, Libc, Protocol, Stage, Target};
 
+use tokio::sync::mpsc;
+
+use super::collect::{Wanted, Watcher, watch_for};
 use super::evidence::Program;
 use crate::explain::Caller;
 use crate::hop::Proto;
@@ -51,29 +54,46 @@ impl Request {
     }
 }
 
-/// Sends the request from within the caller's sandbox; what it met.
+/// Sends the request from within the caller's sandbox: what it met. Before its first packet the watchers are told from
+/// which socket it comes.
 ///
-/// # Errors
-/// The caller does not run, or the probe cannot be started there.
-pub(super) async fn send(lab: &Lab, caller: &Caller, request: Request) -> anyhow::Result<Program> {
+/// An error: the caller does not run, or the probe cannot be started there.
+pub(super) async fn send(
+    lab: &Lab,
+    caller: &Caller,
+    request: Request,
+    (mut watchers, wanted): (Vec<Watcher>, Wanted),
+) -> (Vec<Watcher>, anyhow::Result<Program>) {
     let place = match caller {
         Caller::Pod(name) => lab.pod(&name.namespace, &name.name),
         other => lab.place(&other.place()),
     };
-    let pid = place.with_context(|| format!("{} does not run", caller.place()))?.pid;
-    let run = move || -> anyhow::Result<Program> {
+    let Some(pid) = place.map(|place| place.pid) else {
+        return (watchers, Err(anyhow!("{} does not run", caller.place())));
+    };
+    let (events, mut told) = mpsc::channel(1);
+    let (go, may_go) = std::sync::mpsc::channel();
+    let run = move || -> anyhow::Result<()> {
         let mut probe = Probe::start(pid, &request.to_wire())?;
-        let mut program = Program::default();
         loop {
             let event = probe.next_event()?;
-            if event == Event::Done {
-                return Ok(program);
+            if event == Event::Done || events.blocking_send(event).is_err() || may_go.recv().is_err() {
+                return Ok(());
             }
-            note(&mut program, event);
             probe.go()?;
         }
     };
-    tokio::task::spawn_blocking(run).await?
+    let running = tokio::task::spawn_blocking(run);
+    let mut program = Program::default();
+    while let Some(event) = told.recv().await {
+        if let Event::Bound { source, source_port, .. } = &event {
+            watch_for(&mut watchers, &wanted, SocketAddr::new(*source, *source_port)).await;
+        }
+        note(&mut program, event);
+        let _ = go.send(());
+    }
+    let ended = running.await.map_err(anyhow::Error::from).flatten();
+    (watchers, ended.map(|()| program))
 }
 
 fn note(program: &mut Program, event: Event) {

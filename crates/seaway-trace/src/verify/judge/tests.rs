@@ -7,9 +7,9 @@ use seaway_model::{Difference, PlanPart, Protocol, ServiceAddress};
 use seaway_observe::api::{Connection, IpPacket, Link, Outer, Packets, RouteAnswer, Tcp, Tuple};
 
 use super::super::deviations::{Deviation, NotCompared};
-use super::super::evidence::Files;
+use super::super::evidence::{Files, Program};
 use super::*;
-use crate::hop::{Proto, State};
+use crate::hop::{Proto, State, Verdict};
 
 const CLIENT: &str = "10.244.1.4";
 const SERVICE: &str = "10.96.0.7";
