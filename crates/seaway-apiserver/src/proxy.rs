@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use seaway_apis::StatusError;
+use seaway_http::Place;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -101,6 +102,7 @@ pub(crate) async fn pod(
         StatusError::internal(format!("{method} \"https://{address}{path}\": {why}"))
     };
     let caller = hyper::upgrade::on(&mut request);
+    let place = request.extensions().get::<Place>().cloned();
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let onward = onward(request, address, &path).map_err(|e| unreachable(e.to_string()))?;
     let mut sender = match tokio::time::timeout(CONNECT_TIME, app.kubelets.connect(address)).await {
@@ -115,7 +117,11 @@ pub(crate) async fn pod(
     };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS && upgrades {
         let kubelet = hyper::upgrade::on(&mut answer);
-        tokio::spawn(join(caller, kubelet, app.stopping.clone()));
+        let stopping = app.stopping.clone();
+        tokio::spawn(async move {
+            join(caller, kubelet, stopping).await;
+            drop(place);
+        });
         return Ok(answer.map(|_| full("")));
     }
     if answer.status().is_client_error() || answer.status().is_server_error() {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use seaway_apis::{StatusError, resources};
+use seaway_http::Place;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -31,7 +32,7 @@ use crate::store::{DiskError, Store};
 use crate::token::Tokens;
 use crate::{bootstrap, discovery, expiry};
 
-/// Connections at a time; more wait.
+/// Connections at a time, sessions with pods among them; more wait.
 const MAX_CONNECTIONS: usize = 4096;
 /// Streams (requests, watches) in one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1000;
@@ -204,11 +205,7 @@ async fn accept(app: Arc<App>, listener: TcpListener, acceptor: TlsAcceptor, con
         };
         match accepted {
             Ok((stream, _)) => {
-                let (app, acceptor) = (app.clone(), acceptor.clone());
-                tokio::spawn(async move {
-                    connection(app, stream, acceptor).await;
-                    drop(permit);
-                });
+                tokio::spawn(connection(app.clone(), stream, acceptor.clone(), permit.into()));
             }
             Err(error) => {
                 // Out of descriptors, most likely: others will be closed.
@@ -219,9 +216,8 @@ async fn accept(app: Arc<App>, listener: TcpListener, acceptor: TlsAcceptor, con
     }
 }
 
-async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
-    // Watch events are small and must not wait for each other.
-    let _ = stream.set_nodelay(true);
+async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor, place: Place) {
+    seaway_http::prepare(&stream);
     let stream = match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
@@ -232,7 +228,8 @@ async fn connection(app: Arc<App>, stream: TcpStream, acceptor: TlsAcceptor) {
     let peer = Arc::new(Peer { user, asked: AtomicBool::new(false), known: AtomicBool::new(false) });
     let mut stopping = app.stopping.clone();
     let answering = peer.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
         answering.asked.store(true, Ordering::Relaxed);
         let (app, peer) = (app.clone(), answering.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(app, peer, request).await) }

@@ -15,8 +15,9 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 /// What a handshake, a request's head, and the wait for a request may take.
@@ -27,31 +28,50 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_LIFE: Duration = Duration::from_secs(300);
 /// The largest head of a request.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// A peer that is silent for this long is asked whether it is still there, and given up after as many questions without an
+/// answer: one that vanished would hold its place for ever.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 9;
+
+/// A connection's place among those that its server has at a time. It is free again when the last copy is dropped: whoever
+/// takes a connection over for a session keeps one.
+#[derive(Clone, Debug)]
+pub struct Place(#[expect(dead_code, reason = "it is kept for its end")] Arc<OwnedSemaphorePermit>);
+
+impl From<OwnedSemaphorePermit> for Place {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(permit))
+    }
+}
 
 /// Serves `router` to whoever connects, for ever: small answers, such as health and metrics. Its handlers may take
 /// `ConnectInfo<SocketAddr>`, the client's address.
 pub async fn serve(listener: TcpListener, router: Router) {
-    accept(listener, MAX_CONNECTIONS, |stream, client| {
+    accept(listener, MAX_CONNECTIONS, |stream, client, place| {
         let router = router.clone().layer(Extension(ConnectInfo(client)));
         async move {
-            let _ = timeout(MAX_LIFE, connection(TokioIo::new(stream), router)).await;
+            let _ = timeout(MAX_LIFE, connection(TokioIo::new(stream), router, place)).await;
         }
     })
     .await;
 }
 
-/// Hands each connection to `handle`, for ever; at most `limit` at a time, more wait.
-pub async fn accept<F>(listener: TcpListener, limit: usize, handle: impl Fn(TcpStream, SocketAddr) -> F)
-where
+/// Hands each connection to `handle`, for ever; while `limit` places are taken, more wait. A connection has its place until
+/// `handle` is done with it, and longer where it keeps the [`Place`].
+pub async fn accept<F>(
+    listener: TcpListener,
+    limit: usize,
+    handle: impl Fn(TcpStream, SocketAddr, Place) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limit));
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, client)) => {
-                // Answers, keystrokes and their echoes go out as they come.
-                let _ = stream.set_nodelay(true);
-                let handling = handle(stream, client);
+                prepare(&stream);
+                let place = Place::from(place);
+                let handling = handle(stream, client, place.clone());
                 tokio::spawn(async move {
                     handling.await;
                     drop(place);
@@ -66,8 +86,20 @@ where
     }
 }
 
-/// Serves the requests of one connection, which may become a WebSocket.
-pub async fn connection(stream: impl Read + Write + Unpin + Send + 'static, router: Router) {
+/// Sets what a server's connections need. None of it can fail on a socket that lives, and the connection does without.
+pub fn prepare(stream: &TcpStream) {
+    // Answers, keystrokes and their echoes go out as they come.
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE);
+    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE);
+    let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES);
+}
+
+/// Serves the requests of one connection, which may become a WebSocket: the handler that takes it over finds its [`Place`]
+/// among the request's extensions.
+pub async fn connection(stream: impl Read + Write + Unpin + Send + 'static, router: Router, place: Place) {
+    let router = router.layer(Extension(place));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD_BYTES);
     let served = builder.serve_connection(stream, TowerToHyperService::new(router)).with_upgrades().await;
@@ -135,7 +167,7 @@ mod tests {
     async fn places_are_given_back() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(accept(listener, 1, |mut stream, _| async move {
+        let server = tokio::spawn(accept(listener, 1, |mut stream, _, _| async move {
             let _ = stream.write_all(b"hello").await;
         }));
         for _ in 0..3 {
@@ -143,6 +175,36 @@ mod tests {
             TcpStream::connect(address).await.unwrap().read_to_string(&mut text).await.unwrap();
             assert_eq!(text, "hello");
         }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_session_keeps_its_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, mut sessions) = tokio::sync::mpsc::unbounded_channel();
+        let take = move |Extension(place): Extension<Place>| {
+            let _ = tell.send(place);
+            async { "taken" }
+        };
+        let router = Router::new().fallback(take);
+        let server = tokio::spawn(accept(listener, 1, move |stream, _, place| {
+            connection(TokioIo::new(stream), router.clone(), place)
+        }));
+        let ask = async || {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("taken"), "{answer}");
+        };
+        ask().await;
+        let place = sessions.recv().await.unwrap();
+        let next = ask();
+        tokio::pin!(next);
+        assert!(timeout(Duration::from_millis(200), next.as_mut()).await.is_err());
+        drop(place);
+        next.await;
         server.abort();
     }
 }

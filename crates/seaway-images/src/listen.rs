@@ -97,7 +97,7 @@ where
     F: Fn(TcpStream, SocketAddr) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    seaway_http::accept(listener, MAX_CONNECTIONS, |stream, peer| serve(stream, plain(peer))).await;
+    seaway_http::accept(listener, MAX_CONNECTIONS, |stream, peer, _| serve(stream, plain(peer))).await;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use hyper_util::rt::TokioIo;
+use seaway_http::Place;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -26,7 +27,7 @@ use crate::kubelet::Kubelet;
 use port_forward::port_forward;
 use tls::Caller;
 
-/// Connections at a time.
+/// Connections at a time, sessions among them.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// Listens; the server runs in the background from then on.
@@ -42,8 +43,8 @@ pub(crate) async fn start(kubelet: Arc<Kubelet>) -> anyhow::Result<()> {
         }
     };
     let (acceptor, router) = (TlsAcceptor::from(config), router(kubelet));
-    tokio::spawn(seaway_http::accept(listener, MAX_CONNECTIONS, move |stream, _| {
-        handle(stream, acceptor.clone(), router.clone())
+    tokio::spawn(seaway_http::accept(listener, MAX_CONNECTIONS, move |stream, _, place| {
+        handle(stream, acceptor.clone(), router.clone(), place)
     }));
     Ok(())
 }
@@ -77,10 +78,10 @@ async fn authorize(
     }
 }
 
-async fn handle(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+async fn handle(stream: TcpStream, acceptor: TlsAcceptor, router: Router, place: Place) {
     let Ok(Ok(stream)) = tokio::time::timeout(seaway_http::PATIENCE, acceptor.accept(stream)).await else {
         return;
     };
     let caller = tls::caller(stream.get_ref().1);
-    seaway_http::connection(TokioIo::new(stream), router.layer(Extension(caller))).await;
+    seaway_http::connection(TokioIo::new(stream), router.layer(Extension(caller)), place).await;
 }

@@ -7,6 +7,7 @@ use axum::http::header::{CONNECTION, HeaderMap, HeaderName, UPGRADE};
 use axum::http::{Response as HttpResponse, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use hyper_util::rt::TokioIo;
+use seaway_http::Place;
 use seaway_spdy::Connection;
 
 /// The largest message of a WebSocket.
@@ -31,12 +32,18 @@ pub(super) enum Upgraded {
     Spdy(Connection, &'static str),
 }
 
-/// Answers with the upgrade that the request asks for, or says why not; `serve` gets the connection.
+/// Answers with the upgrade that the request asks for, or says why not; `serve` gets the connection, which keeps its place
+/// among the server's until the session ends.
 pub(super) async fn upgrade<F, Fut>(request: Request, protocols: &Protocols, serve: F) -> Response
 where
     F: FnOnce(Upgraded) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
+    let place = request.extensions().get::<Place>().cloned();
+    let serve = async move |upgraded| {
+        serve(upgraded).await;
+        drop(place);
+    };
     let wants_spdy =
         request.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(SPDY.as_bytes()));
     if wants_spdy { spdy(request, protocols.spdy, serve) } else { websocket(request, protocols, serve).await }

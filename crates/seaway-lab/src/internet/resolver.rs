@@ -51,7 +51,7 @@ async fn serve_udp(socket: UdpSocket, zone: Arc<Zone>) {
 }
 
 async fn serve_tcp(listener: TcpListener, zone: Arc<Zone>) {
-    seaway_http::accept(listener, CONNECTIONS, |mut stream, _| {
+    seaway_http::accept(listener, CONNECTIONS, |mut stream, _, _| {
         let zone = zone.clone();
         async move { while let Ok(Ok(true)) = timeout(PATIENCE, exchange(&mut stream, &zone)).await {} }
     })
