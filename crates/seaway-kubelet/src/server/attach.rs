@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::session::{Client, Outcome, Said};
+use super::session::{Client, Left, Outcome, Said};
 use super::streams::Streams;
 use super::upgrade::{Protocols, Upgraded, upgrade};
 use super::{channels, streams};
@@ -19,6 +19,9 @@ use crate::logs::Stream;
 
 /// How long output is waited for after a process's end, where something else holds its pipes.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long the size of the client's terminal is waited for. kubectl tells it at once, but a program that starts faster than
+/// that finds a terminal of no size.
+const SIZE_TIME: Duration = Duration::from_millis(100);
 const PROTOCOLS: Protocols = Protocols { websocket: channels::PROTOCOLS, spdy: streams::PROTOCOLS };
 
 type PathOf = Path<(String, String, String)>;
@@ -165,6 +168,7 @@ impl Stdin {
 
 /// Runs a command for the session; it is killed when the client leaves.
 async fn run(mut client: Client, container: Arc<Container>, wanted: Wanted) {
+    let first = if wanted.tty { first_word(&mut client).await } else { Said::Nothing };
     let started = Exec::start(&container, wanted.command.clone(), wanted.stdin, wanted.tty).await;
     let mut exec = match started {
         Ok(exec) => exec,
@@ -178,6 +182,9 @@ async fn run(mut client: Client, container: Arc<Container>, wanted: Wanted) {
         }
     };
     let mut stdin = Stdin::new(exec.stdin.take());
+    if heed(first, &mut stdin, &exec).is_err() {
+        return;
+    }
     let ended = exec.ended();
     tokio::pin!(ended);
     let mut code = None;
@@ -200,12 +207,8 @@ async fn run(mut client: Client, container: Arc<Container>, wanted: Wanted) {
             },
             ended = &mut ended, if code.is_none() => code = Some(ended),
             () = stdin.deliver(), if stdin.is_full() => {}
-            said = client.next(), if !stdin.is_full() => match said {
-                Said::Stdin(data) => stdin.push(data),
-                Said::CloseStdin => stdin.close(),
-                Said::Resize(size) => exec.resize(size),
-                Said::Nothing => {}
-                Said::Left => return,
+            said = client.next(), if !stdin.is_full() => if heed(said, &mut stdin, &exec).is_err() {
+                return;
             },
             () = quiet => output_ended = true,
         }
@@ -213,6 +216,31 @@ async fn run(mut client: Client, container: Arc<Container>, wanted: Wanted) {
             return client.finish(&Outcome::Exited(code)).await;
         }
     }
+}
+
+/// What the client says within [`SIZE_TIME`]: the size of its terminal, as a rule.
+async fn first_word(client: &mut Client) -> Said {
+    let word = async {
+        loop {
+            match client.next().await {
+                Said::Nothing => {}
+                said => return said,
+            }
+        }
+    };
+    tokio::time::timeout(SIZE_TIME, word).await.unwrap_or(Said::Nothing)
+}
+
+/// Does what the client says.
+fn heed(said: Said, stdin: &mut Stdin, exec: &Exec) -> Result<(), Left> {
+    match said {
+        Said::Stdin(data) => stdin.push(data),
+        Said::CloseStdin => stdin.close(),
+        Said::Resize(size) => exec.resize(size),
+        Said::Nothing => {}
+        Said::Left => return Err(Left),
+    }
+    Ok(())
 }
 
 fn not_found(command: &[String]) -> String {
