@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -28,7 +28,7 @@ const WAITING_DATA: usize = 16;
 const WAITING_FRAMES: usize = 16;
 /// Frames are gathered up to this before they are written.
 const WRITE_BYTES: usize = 64 << 10;
-/// A connection on which the client says nothing for this long is ended, as kubelet's `--streaming-connection-idle-timeout`.
+/// A connection on which neither side says anything for this long is ended, as kubelet's `--streaming-connection-idle-timeout`.
 const MAX_IDLE: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long a client may take to leave once everything is said.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
@@ -85,11 +85,13 @@ impl Connection {
         let (frames, to_write) = mpsc::channel(WAITING_FRAMES);
         let gone = CancellationToken::new();
         let last = Arc::new(AtomicU32::new(0));
+        let written = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             accepted,
             frames: frames.clone(),
             open: HashMap::new(),
             last: last.clone(),
+            written: written.clone(),
             places: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
         let (end_of_reading, end_of_writing) = (gone.clone().drop_guard(), gone.clone().drop_guard());
@@ -101,7 +103,7 @@ impl Connection {
         }));
         let writing = AbortOnDropHandle::new(tokio::spawn(async move {
             let _end = end_of_writing;
-            if let Err(error) = write_frames(to_write, write).await {
+            if let Err(error) = write_frames(to_write, write, &written).await {
                 tracing::debug!(%error, "a SPDY connection ended");
             }
         }));
@@ -176,6 +178,8 @@ struct Reader {
     open: HashMap<u32, mpsc::Sender<Piece>>,
     /// The last stream that the client has opened.
     last: Arc<AtomicU32>,
+    /// Whether anything was written since this was looked at last.
+    written: Arc<AtomicBool>,
     places: Arc<Semaphore>,
 }
 
@@ -186,8 +190,8 @@ enum End {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Spdy(#[from] SpdyError),
-    #[error("the client has said nothing for {} s", MAX_IDLE.as_secs())]
-    Idle(#[from] tokio::time::error::Elapsed),
+    #[error("nobody has said anything for {} s", MAX_IDLE.as_secs())]
+    Idle,
     #[error(transparent)]
     Gone(#[from] Gone),
 }
@@ -201,8 +205,14 @@ impl Reader {
                 self.take(frame).await?;
             }
             input.reserve(READ_BYTES);
-            if timeout(MAX_IDLE, from.read_buf(&mut input)).await?? == 0 {
-                return Ok(());
+            match timeout(MAX_IDLE, from.read_buf(&mut input)).await {
+                Ok(read) => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                }
+                Err(_) if self.written.swap(false, Ordering::Relaxed) => {}
+                Err(_) => return Err(End::Idle),
             }
         }
     }
@@ -273,7 +283,11 @@ impl Reader {
     }
 }
 
-async fn write_frames(mut frames: mpsc::Receiver<Frame>, mut to: impl AsyncWrite + Unpin) -> Result<(), End> {
+async fn write_frames(
+    mut frames: mpsc::Receiver<Frame>,
+    mut to: impl AsyncWrite + Unpin,
+    written: &AtomicBool,
+) -> Result<(), End> {
     let mut encoder = Encoder::default();
     let mut output = BytesMut::new();
     while let Some(frame) = frames.recv().await {
@@ -285,6 +299,7 @@ async fn write_frames(mut frames: mpsc::Receiver<Frame>, mut to: impl AsyncWrite
         }
         to.write_all_buf(&mut output).await?;
         to.flush().await?;
+        written.store(true, Ordering::Relaxed);
     }
     to.shutdown().await?;
     Ok(())
