@@ -14,6 +14,8 @@ use crate::tap::LinkNames;
 const TCP: u8 = 6;
 /// Hits that an observation keeps.
 const MOST_HITS: usize = 50_000;
+/// Packets that it tells apart; of protocols without connections every packet is one.
+const MOST_PACKETS: usize = 50_000;
 
 /// The rules of an observation.
 pub(crate) struct RuleTrace {
@@ -71,6 +73,10 @@ impl RuleTrace {
             // known already, and no news.
             // So it is at a second rule of ours, which has no headers.
             if point.handle.is_some() && !point.headers.is_empty() {
+                if self.packets.len() >= MOST_PACKETS {
+                    self.lost += 1;
+                    return;
+                }
                 let known =
                     Known { number: self.marked, headers: point.headers, iif: point.iif, oif: point.oif };
                 self.marked = self.marked.wrapping_add(1);

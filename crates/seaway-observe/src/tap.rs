@@ -185,15 +185,19 @@ impl LinkNames {
 
     /// Asks for the link's name where it is not known yet.
     pub(crate) fn learn(&mut self, index: u32) {
-        if !self.names.contains_key(&index)
-            && let Ok(Some(link)) = self.rtnl.link(index)
-        {
-            self.names.insert(index, link.name);
-        }
+        // A link that is gone by now is asked for once, not for each of its packets.
+        self.names.entry(index).or_insert_with(|| match self.rtnl.link(index) {
+            Ok(Some(link)) => link.name,
+            _ => unnamed(index),
+        });
     }
 
     /// The link's name; its number where nobody knows the name.
     pub(crate) fn name(&self, index: u32) -> String {
-        self.names.get(&index).cloned().unwrap_or_else(|| format!("#{index}"))
+        self.names.get(&index).cloned().unwrap_or_else(|| unnamed(index))
     }
+}
+
+fn unnamed(index: u32) -> String {
+    format!("#{index}")
 }
