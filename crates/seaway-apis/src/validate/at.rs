@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::names::{self, port_number_problem};
 use crate::field_error::FieldError;
+use crate::json::MAX_REPORTED;
 use crate::value::{flag, int, list, text};
 
 /// What the API says of a text that is no address.
@@ -17,8 +18,34 @@ pub(super) const NEGATIVE: &str = "must be greater than or equal to 0";
 /// What the API says of a changed field that may not change.
 pub(super) const IMMUTABLE: &str = "field is immutable";
 
-/// Errors found so far.
-pub(super) type Errors = Vec<FieldError>;
+/// The errors found so far, up to [`MAX_REPORTED`]: a small object can have as many as it has fields.
+#[derive(Debug, Default)]
+pub(super) struct Errors(Vec<FieldError>);
+
+impl Errors {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn push(&mut self, error: FieldError) {
+        if self.0.len() < MAX_REPORTED {
+            self.0.push(error);
+        }
+    }
+}
+
+impl Extend<FieldError> for Errors {
+    fn extend<I: IntoIterator<Item = FieldError>>(&mut self, errors: I) {
+        let room = MAX_REPORTED - self.0.len();
+        self.0.extend(errors.into_iter().take(room));
+    }
+}
+
+impl From<Errors> for Vec<FieldError> {
+    fn from(errors: Errors) -> Self {
+        errors.0
+    }
+}
 
 /// A value, and its path in the object.
 #[derive(Clone, Debug)]

@@ -25,17 +25,17 @@ pub use names::{
 
 /// What is wrong with a new object (after defaults).
 pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
-    let mut errors = Errors::new();
+    let mut errors = Errors::default();
     let object = At::root(object);
     meta::create(resource, &object, &mut errors);
     body(resource, &object, &mut errors);
-    errors
+    errors.into()
 }
 
 /// What is wrong with `new` in place of `old`; `subresource` is `status`, … or none. Writes of subresources are
 /// checked for their metadata only.
 pub fn update(resource: &Resource, subresource: Option<&str>, new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Errors::new();
+    let mut errors = Errors::default();
     let (new, old) = (At::root(new), At::root(old));
     meta::update(&new, &old, &mut errors);
     if matches!(subresource, None | Some("scale")) {
@@ -44,7 +44,7 @@ pub fn update(resource: &Resource, subresource: Option<&str>, new: &Value, old: 
     if subresource.is_none() {
         change(resource, &new, &old, &mut errors);
     }
-    errors
+    errors.into()
 }
 
 /// What holds for an object by itself.

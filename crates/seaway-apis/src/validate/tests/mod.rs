@@ -342,3 +342,13 @@ fn any_object_is_refused_not_a_panic() {
         }
     }
 }
+
+#[test]
+fn so_many_errors_are_told_and_no_more() {
+    let labels: serde_json::Map<String, Value> =
+        (0..10_000).map(|n| (format!("label{n}"), json!("not a value!"))).collect();
+    let map = json!({"metadata": {"name": "m", "namespace": "n", "labels": labels}});
+    assert_eq!(problems("", "configmaps", map).len(), crate::json::MAX_REPORTED);
+    let ports: Vec<Value> = (0..10_000).map(|_| json!({"port": 0})).collect();
+    assert_eq!(of_service(json!({"ports": ports})).len(), crate::json::MAX_REPORTED);
+}
