@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, U
 use std::time::Duration;
 
 use common::load::{address, request};
-use common::{Lab, checked, eventually};
+use common::{Lab, ONE_TO_ONE, checked, eventually};
 use seaway_net::netns::NetNs;
 use seaway_net::nft::{Family, Kernel, Nft, TableId, Transaction};
 
@@ -385,15 +385,8 @@ fn vxlan_and_nat_gateways() {
 
 #[test]
 fn routes_and_a_public_address_for_each_node() {
-    let lab_file = "
-  cloud:
-    egress: {type: one-to-one, addresses: {node-2: 203.0.113.77}}
-  internet:
-    hosts:
-    - {name: google.com, addresses: [198.51.100.10]}
-    - {name: partner.example, addresses: [198.51.100.40], allow: [203.0.113.77/32]}";
     let networks = ["--backend", "host-gw", "--pod-cidr", "10.64.0.0/18", "--service-cidr", "10.80.0.0/20"];
-    let world = World::up("hostgw", lab_file, &networks);
+    let world = World::up("hostgw", ONE_TO_ONE, &networks);
     let inside = |ip: IpAddr, net: [u8; 4], length: u32| match ip {
         IpAddr::V4(ip) => u32::from(ip) >> (32 - length) == u32::from(Ipv4Addr::from(net)) >> (32 - length),
         IpAddr::V6(_) => false,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use common::trace::{problems, trace};
-use common::{Lab, eventually};
+use common::{Lab, ONE_TO_ONE, eventually};
 
 /// A lab with what traces are asked about; `lab_file` is its `spec`.
 fn lab(name: &str, lab_file: &str, arguments: &[&str]) -> Lab {
@@ -176,14 +176,7 @@ fn in_the_lab_of_the_examples() {
 
 #[test]
 fn with_routes_and_a_public_address_for_each_node() {
-    let lab_file = "
-  cloud:
-    egress: {type: one-to-one, addresses: {node-2: 203.0.113.77}}
-  internet:
-    hosts:
-    - {name: google.com, addresses: [198.51.100.10]}
-    - {name: partner.example, addresses: [198.51.100.40], allow: [203.0.113.77/32]}";
-    let lab = lab("trace-routes", lab_file, &["--backend", "host-gw"]);
+    let lab = lab("trace-routes", ONE_TO_ONE, &["--backend", "host-gw"]);
     let of = Addresses(&lab);
     let (client, server) = (of.pod("client-1"), of.pod("server-1"));
     let me = [client.as_str()];

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use seaway_model::{Difference, Foreign, MacAddr, OverlayPlan, PlanPart, Underlay};
-use seaway_net::rtnl::{Route, RouteKind};
+use seaway_net::rtnl::{Neighbor, Route, RouteKind};
 
 use super::diff::{Change, Observed};
 use crate::{OVERLAY_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL};
@@ -54,6 +54,11 @@ struct Teller<'a> {
 }
 
 impl Teller<'_> {
+    /// What the kernel has for `ip` on a device.
+    fn neighbor(&self, device: &str, ip: IpAddr) -> Option<&Neighbor> {
+        self.observed.devices.get(device)?.neighbors.iter().rfind(|entry| entry.ip == ip)
+    }
+
     fn tell(&self, change: &Change) -> Option<Difference> {
         let device = |name: &str, what: &str, planned: Option<String>, actual: Option<String>| {
             difference(format!("device {name}"), what, format!("link {name}"), planned, actual)
@@ -108,33 +113,23 @@ impl Teller<'_> {
                 device(name, "the device is down", Some("up".to_owned()), Some("down".to_owned()))
             }
             Change::SetNeighbor(wanted) => {
-                let found =
-                    self.observed.devices.get(&wanted.device).into_iter().flat_map(|it| &it.neighbors);
-                let mut actual = found.filter(|entry| entry.ip == wanted.ip).map(|entry| {
+                let actual = self.neighbor(&wanted.device, wanted.ip).map(|entry| {
                     let learnt = if entry.permanent { "" } else { " (learnt)" };
                     format!("{}{learnt}", MacAddr(entry.mac))
                 });
                 let kernel = format!("neighbour {} dev {}", wanted.ip, wanted.device);
                 let what = "the Ethernet address of the node's tunnel is not known";
-                difference(
-                    self.node_via(wanted.ip),
-                    what,
-                    kernel,
-                    Some(wanted.mac.to_string()),
-                    actual.next_back(),
-                )
+                difference(self.node_via(wanted.ip), what, kernel, Some(wanted.mac.to_string()), actual)
             }
             Change::DeleteNeighbor { device, ip } => {
-                let found = self.observed.devices.get(device).into_iter().flat_map(|it| &it.neighbors);
-                let mut actual =
-                    found.filter(|entry| entry.ip == *ip).map(|entry| MacAddr(entry.mac).to_string());
+                let actual = self.neighbor(device, *ip).map(|entry| MacAddr(entry.mac).to_string());
                 let kernel = format!("neighbour {ip} dev {device}");
                 difference(
                     format!("device {device}"),
                     "a neighbour should not be there",
                     kernel,
                     None,
-                    actual.next_back(),
+                    actual,
                 )
             }
             Change::SetForward(wanted) => {

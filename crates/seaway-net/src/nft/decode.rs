@@ -291,10 +291,10 @@ fn decode_data(attribute: &Attribute<'_>) -> Result<Data, NetlinkError> {
     decode_value(attribute).map(Data::Value)
 }
 
-pub(crate) fn decode_verdict(attribute: &Attribute<'_>) -> Result<Verdict, NetlinkError> {
-    let mut code = 0;
-    let mut chain = String::new();
-    for part in attribute.nested() {
+/// A verdict's number, and the chain that it leads to; empty for none.
+pub(crate) fn verdict_parts(nest: &Attribute<'_>) -> Result<(i32, String), NetlinkError> {
+    let (mut code, mut chain) = (0, String::new());
+    for part in nest.nested() {
         let part = part?;
         match part.kind {
             data::VERDICT_CODE => code = part.be32()? as i32,
@@ -302,6 +302,11 @@ pub(crate) fn decode_verdict(attribute: &Attribute<'_>) -> Result<Verdict, Netli
             _ => {}
         }
     }
+    Ok((code, chain))
+}
+
+pub(crate) fn decode_verdict(attribute: &Attribute<'_>) -> Result<Verdict, NetlinkError> {
+    let (code, chain) = verdict_parts(attribute)?;
     Ok(match code {
         verdict::ACCEPT => Verdict::Accept,
         verdict::DROP => Verdict::Drop,

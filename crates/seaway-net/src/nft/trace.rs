@@ -12,7 +12,7 @@ use super::kernel::Kernel;
 use super::rule::{Rule, Statement};
 use super::table::{Chain, ChainKind, Family, Hook, Table, TableId, priority};
 use super::transaction::Transaction;
-use super::uapi::{GROUP_TRACE, SUBSYSTEM, data, message, trace, verdict};
+use super::uapi::{GROUP_TRACE, SUBSYSTEM, message, trace, verdict};
 use crate::netlink::{Attribute, Message, NetlinkError, Protocol, Socket};
 
 /// A burst of traced packets with a dozen rules each.
@@ -141,7 +141,7 @@ fn decode_point(received: &Message<'_>) -> Result<Option<Point>, NetlinkError> {
             trace::CHAIN => point.chain = part.string()?,
             trace::RULE_HANDLE => point.handle = Some(part.be64()?),
             trace::TYPE => kind = part.be32()?,
-            trace::VERDICT => verdict = decode_verdict(&part)?,
+            trace::VERDICT => verdict = verdict_name(&part)?,
             trace::ID => point.packet = part.be32()?,
             trace::NETWORK_HEADER => network = part.value,
             trace::TRANSPORT_HEADER => transport = part.value,
@@ -160,16 +160,9 @@ fn decode_point(received: &Message<'_>) -> Result<Option<Point>, NetlinkError> {
     Ok(Some(point))
 }
 
-fn decode_verdict(nest: &Attribute<'_>) -> Result<String, NetlinkError> {
-    let (mut code, mut chain) = (0, String::new());
-    for part in nest.nested() {
-        let part = part?;
-        match part.kind {
-            data::VERDICT_CODE => code = part.be32()? as i32,
-            data::VERDICT_CHAIN => chain = part.string()?,
-            _ => {}
-        }
-    }
+/// As nft names it; a trace tells of verdicts that no rule of ours has.
+fn verdict_name(nest: &Attribute<'_>) -> Result<String, NetlinkError> {
+    let (code, chain) = decode::verdict_parts(nest)?;
     Ok(match code {
         verdict::DROP => "drop".to_owned(),
         verdict::ACCEPT => "accept".to_owned(),

@@ -155,7 +155,9 @@ mod tests {
         }
     }
 
-    fn connection(original: Tuple, reply: Tuple) -> Connection {
+    /// Of `protocol`, from and to as sent, and the same of its answers.
+    fn connection(protocol: u8, [from, to]: [&str; 2], [answerer, answered]: [&str; 2]) -> Connection {
+        let (original, reply) = (tuple(protocol, from, to), tuple(protocol, answerer, answered));
         Connection { original, reply, status: vec![], tcp_state: None, timeout: None }
     }
 
@@ -184,13 +186,12 @@ mod tests {
 
     #[test]
     fn a_pod_calls_google_through_node_and_gateway() {
-        let node = connection(
-            tuple(6, "10.244.1.5:8080", "198.51.100.10:80"),
-            tuple(6, "198.51.100.10:80", "172.18.0.11:18080"),
-        );
+        let node =
+            connection(6, ["10.244.1.5:8080", "198.51.100.10:80"], ["198.51.100.10:80", "172.18.0.11:18080"]);
         let gateway = connection(
-            tuple(6, "172.18.0.11:18080", "198.51.100.10:80"),
-            tuple(6, "198.51.100.10:80", "203.0.113.10:28080"),
+            6,
+            ["172.18.0.11:18080", "198.51.100.10:80"],
+            ["198.51.100.10:80", "203.0.113.10:28080"],
         );
         let places = [("gateway".to_owned(), vec![gateway]), ("node-1".to_owned(), vec![node])];
         let name = |ip: IpAddr, _: u16, _: u8| {
@@ -209,19 +210,13 @@ mod tests {
 
     #[test]
     fn others_stand_alone() {
-        let service = connection(
-            tuple(17, "10.244.1.5:4000", "10.96.0.10:53"),
-            tuple(17, "10.244.2.3:53", "10.244.1.5:4000"),
-        );
-        let hairpin = connection(
-            tuple(6, "10.244.1.5:5000", "10.96.0.7:80"),
-            tuple(6, "10.244.1.5:8080", "172.18.0.11:5000"),
-        );
+        let service =
+            connection(17, ["10.244.1.5:4000", "10.96.0.10:53"], ["10.244.2.3:53", "10.244.1.5:4000"]);
+        let hairpin =
+            connection(6, ["10.244.1.5:5000", "10.96.0.7:80"], ["10.244.1.5:8080", "172.18.0.11:5000"]);
         // The identifier 7 becomes 9 at the node and 11 at the gateway.
-        let echo =
-            connection(tuple(1, "10.244.1.5:7", "192.0.2.9:0"), tuple(1, "192.0.2.9:9", "172.18.0.11:0"));
-        let echo_out =
-            connection(tuple(1, "172.18.0.11:9", "192.0.2.9:0"), tuple(1, "192.0.2.9:11", "203.0.113.10:0"));
+        let echo = connection(1, ["10.244.1.5:7", "192.0.2.9:0"], ["192.0.2.9:9", "172.18.0.11:0"]);
+        let echo_out = connection(1, ["172.18.0.11:9", "192.0.2.9:0"], ["192.0.2.9:11", "203.0.113.10:0"]);
         let places =
             [("node-1".to_owned(), vec![service, hairpin, echo]), ("gateway".to_owned(), vec![echo_out])];
         assert_eq!(
@@ -236,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_circle_ends() {
-        let one = connection(tuple(6, "10.0.0.1:1", "10.0.0.2:2"), tuple(6, "10.0.0.4:4", "10.0.0.3:3"));
-        let two = connection(tuple(6, "10.0.0.3:3", "10.0.0.4:4"), tuple(6, "10.0.0.2:2", "10.0.0.1:1"));
+        let one = connection(6, ["10.0.0.1:1", "10.0.0.2:2"], ["10.0.0.4:4", "10.0.0.3:3"]);
+        let two = connection(6, ["10.0.0.3:3", "10.0.0.4:4"], ["10.0.0.2:2", "10.0.0.1:1"]);
         let places = [("a".to_owned(), vec![one]), ("b".to_owned(), vec![two])];
         assert_eq!(table(&places, |_, _, _| None), []);
     }

@@ -17,6 +17,15 @@ use serde_json::Value;
 /// The binary under test.
 pub(crate) const SEAWAY: &str = env!("CARGO_BIN_EXE_seaway");
 
+/// The rest of a lab file's `spec`: each node has a public address of its own, and only node-2's is let in by the partner.
+pub(crate) const ONE_TO_ONE: &str = "
+  cloud:
+    egress: {type: one-to-one, addresses: {node-2: 203.0.113.77}}
+  internet:
+    hosts:
+    - {name: google.com, addresses: [198.51.100.10]}
+    - {name: partner.example, addresses: [198.51.100.40], allow: [203.0.113.77/32]}";
+
 /// A lab of the test's own.
 pub(crate) struct Lab {
     pub(crate) name: String,
