@@ -1,23 +1,25 @@
-//! Service sync against kube-proxy's nftables layout: all services in full, and one more.
+//! Service sync against kube-proxy's nftables and iptables layouts: all services in full, and one more.
 //!
 //! Runs in network namespaces of its own. bench/README.md says how to read the result.
 
 mod cluster;
+mod iptables;
 mod measure;
 mod peer;
 mod report;
 mod seaway;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use seaway_net::netns::NetNs;
 
 use cluster::Cluster;
+use measure::Outcome;
 
 /// Times service sync in full and for one more service: Seaway's flat maps against chains per service and endpoint.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Needs root, and nft for the peer.\n\nExamples:\n  bench-services\n  bench-services --services 500"
+    after_help = "Needs root, and nft and iptables for the peers.\n\nExamples:\n  bench-services\n  bench-services --services 500\n  bench-services --services 50000 --endpoints 5 --contestants seaway"
 )]
 struct Args {
     /// Number of services
@@ -29,9 +31,35 @@ struct Args {
     /// Times that one more service is added; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Leave out the peer's layout by nft, which takes a minute at full size
-    #[arg(long)]
-    without_nft: bool,
+    /// Who takes part; kube-proxy's nftables layout takes more than a minute at full size, by nft and by netlink
+    #[arg(long, value_delimiter = ',', default_value = "seaway,netlink,nft,iptables-legacy,iptables-nft")]
+    contestants: Vec<Contestant>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Contestant {
+    /// Flat maps, through our own netlink encoder
+    Seaway,
+    /// kube-proxy's nftables layout, through our own netlink encoder
+    Netlink,
+    /// kube-proxy's nftables layout, through nft
+    Nft,
+    /// kube-proxy's iptables layout, through iptables-legacy-restore
+    IptablesLegacy,
+    /// kube-proxy's iptables layout, through iptables-nft-restore
+    IptablesNft,
+}
+
+impl Contestant {
+    fn run(self, cluster: &Cluster, rounds: u32) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Seaway => seaway::run(cluster, rounds),
+            Self::Netlink => peer::run_by_netlink(cluster, rounds),
+            Self::Nft => peer::run_by_nft(cluster, rounds),
+            Self::IptablesLegacy => iptables::run(cluster, rounds, iptables::Backend::Legacy),
+            Self::IptablesNft => iptables::run(cluster, rounds, iptables::Backend::Nft),
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,10 +69,9 @@ fn main() -> anyhow::Result<()> {
         "{} services × {} endpoints, then one more service (median of {})",
         args.services, args.endpoints, args.rounds
     );
-    let mut results = vec![within(|| seaway::run(&cluster, args.rounds))?];
-    results.push(within(|| peer::run_by_netlink(&cluster, args.rounds))?);
-    if !args.without_nft {
-        results.push(within(|| peer::run_by_nft(&cluster, args.rounds))?);
+    let mut results = Vec::new();
+    for contestant in args.contestants {
+        results.push(within(|| contestant.run(&cluster, args.rounds))?);
     }
     print!("{}", report::table(&results, args.services));
     Ok(())

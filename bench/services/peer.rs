@@ -75,11 +75,7 @@ fn run(
     rounds: u32,
     mut load: impl FnMut(&dyn Fn() -> Transaction) -> anyhow::Result<Parts>,
 ) -> anyhow::Result<(Parts, Parts)> {
-    let full = load(&|| {
-        let mut transaction = base();
-        services(cluster, 0..cluster.services, &mut transaction);
-        transaction
-    })?;
+    let full = load(&|| everything(cluster))?;
     let mut more = Vec::new();
     for round in 0..rounds {
         let index = cluster.services + round;
@@ -90,6 +86,13 @@ fn run(
         })?);
     }
     Ok((full, median(more)))
+}
+
+/// All services, and what they rest on.
+pub(crate) fn everything(cluster: &Cluster) -> Transaction {
+    let mut transaction = base();
+    services(cluster, 0..cluster.services, &mut transaction);
+    transaction
 }
 
 fn nft(text: &str) -> anyhow::Result<()> {

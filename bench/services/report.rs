@@ -34,9 +34,9 @@ fn section(
     let headings: Vec<String> = results.iter().map(|outcome| outcome.name.to_owned()).collect();
     row(text, title, &headings);
     row(text, "  generate", &cells(&parts, |part| milliseconds(part.generate)));
-    row(text, "  parse, evaluate, encode (nft, user time)", &cells(&parts, |part| optional(part.parse)));
+    row(text, "  parse, encode (programs: user time)", &cells(&parts, |part| optional(part.parse)));
     row(text, "  encode", &cells(&parts, |part| optional(part.encode)));
-    row(text, "  kernel (of nft: system time)", &cells(&parts, |part| milliseconds(part.kernel)));
+    row(text, "  kernel (of programs: system time)", &cells(&parts, |part| milliseconds(part.kernel)));
     row(text, "  wall clock", &cells(&parts, |part| milliseconds(part.total.wall)));
     row(
         text,
@@ -57,7 +57,7 @@ fn section(
     let first = parts.first().map_or(0.0, |part| part.total.wall.as_secs_f64());
     row(
         text,
-        "  wall clock, times Seaway's",
+        "  wall clock, times the first one's",
         &cells(&parts, |part| format!("{:.1}", part.total.wall.as_secs_f64() / first.max(1e-9))),
     );
 }
