@@ -1,152 +1,216 @@
 //! The address plan: which part of a lab has which address. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::family::{Family, Several};
 use crate::file::{Cloud, Egress, Internet, NatGateway};
 
 /// The most nodes that a lab can have: what fits between the eleventh and the last address of a /24.
 pub(crate) const MAX_NODES: u16 = 200;
 
-/// The gateway's own address on the internet.
-pub(crate) const GATEWAY_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The gateway's own addresses on the internet.
+pub(crate) const GATEWAY_PUBLIC: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), IpAddr::V6(public_v6(0x1))];
+
+/// An address of 2001:db8:203:113::/64, the cloud's public addresses in IPv6.
+const fn public_v6(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0x113, 0, 0, 0, last)
+}
 
 /// A node's place in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePlan {
     /// `node-1`, `node-2`, …
     pub name: String,
-    /// Its address in the cloud network.
-    pub address: Ipv4Addr,
-    /// Its public address, where the cloud gives each node one of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public: Option<Ipv4Addr>,
+    /// Its addresses in the cloud network, one of each of the lab's families, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// Its public addresses, where the cloud gives each node its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub public: Vec<IpAddr>,
+    /// Its zone, where the lab has zones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// Where a node's packets get their public source address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceNat {
-    /// The nodes' addresses.
-    pub nodes: Vec<Ipv4Addr>,
-    /// The public addresses, one of which each connection gets.
-    pub addresses: Vec<Ipv4Addr>,
+    /// The nodes' addresses, all of one family.
+    pub nodes: Vec<IpAddr>,
+    /// The public addresses of the same family, one of which each connection gets.
+    pub addresses: Vec<IpAddr>,
     /// Whether connections from outside to the address reach the node (one-to-one).
     pub inbound: bool,
 }
 
-/// The address plan of a lab's cloud.
+/// The address plan of a lab's cloud. Lists have one entry of each of the lab's families, the primary one first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CloudPlan {
-    /// The nodes' network.
-    pub network: Ipv4Net,
-    /// The largest packet on it, in bytes.
+    /// The nodes' networks.
+    pub networks: Vec<IpNet>,
+    /// The largest packet on them, in bytes.
     pub mtu: u32,
-    /// The gateway's address in it.
-    pub gateway: Ipv4Addr,
-    /// The gateway's own address on the internet.
-    pub gateway_public: Ipv4Addr,
-    /// The control plane's address in it.
-    pub control_plane: Ipv4Addr,
+    /// The gateway's addresses in them.
+    pub gateways: Vec<IpAddr>,
+    /// The gateway's own addresses on the internet.
+    pub gateways_public: Vec<IpAddr>,
+    /// The control plane's addresses in them.
+    pub control_plane: Vec<IpAddr>,
     /// The nodes.
     pub nodes: Vec<NodePlan>,
     /// The source address translation at the gateway.
     pub source_nat: Vec<SourceNat>,
 }
 
-/// Lays out `count` nodes.
+impl CloudPlan {
+    /// Addresses of the cloud with the prefix length of their network.
+    pub(crate) fn on_link(&self, addresses: &[IpAddr]) -> Vec<IpNet> {
+        let length =
+            |address: &IpAddr| self.networks.iter().find(|net| net.contains(address)).map(IpNet::prefix_len);
+        addresses.iter().filter_map(|address| IpNet::new(*address, length(address)?).ok()).collect()
+    }
+}
+
+/// Lays out `count` nodes with addresses of these families, the primary one first.
 ///
 /// # Errors
 /// The field of the lab file that names a node which is not there, or that there are too few public addresses.
-pub(crate) fn plan(cloud: &Cloud, internet: &Internet, count: u16) -> Result<CloudPlan, String> {
-    let at = |n: u32| Ipv4Addr::from(u32::from(cloud.network.network()) + n);
+pub(crate) fn plan(
+    cloud: &Cloud,
+    internet: &Internet,
+    count: u16,
+    families: &[Family],
+) -> Result<CloudPlan, String> {
+    let networks: Vec<IpNet> = families.iter().map(|family| cloud.network_of(*family)).collect();
+    let at = |n: u16| -> Vec<IpAddr> { networks.iter().map(|net| nth_readable(net, n)).collect() };
+    let zone = |n: u16| {
+        let zones = &cloud.zones;
+        (!zones.is_empty()).then(|| zones[usize::from(n - 1) % zones.len()].clone())
+    };
     let mut nodes: Vec<NodePlan> = (1..=count)
-        .map(|n| NodePlan { name: format!("node-{n}"), address: at(10 + u32::from(n)), public: None })
+        .map(|n| NodePlan {
+            name: format!("node-{n}"),
+            addresses: at(10 + n),
+            public: Vec::new(),
+            zone: zone(n),
+        })
         .collect();
     let source_nat = match &cloud.egress {
-        Egress::NatGateway { gateways } => nat_gateways(gateways, &nodes)?,
+        Egress::NatGateway { gateways } => nat_gateways(gateways, &nodes, families)?,
         Egress::OneToOne { addresses } => {
-            give_public_addresses(&mut nodes, addresses, internet)?;
-            let one = |node: &NodePlan| {
-                node.public.map(|public| SourceNat {
-                    nodes: vec![node.address],
+            give_public_addresses(&mut nodes, addresses, internet, families)?;
+            let own = |node: &NodePlan| {
+                let pairs: Vec<_> = node.addresses.iter().copied().zip(node.public.iter().copied()).collect();
+                pairs.into_iter().map(|(address, public)| SourceNat {
+                    nodes: vec![address],
                     addresses: vec![public],
                     inbound: true,
                 })
             };
-            nodes.iter().filter_map(one).collect()
+            nodes.iter().flat_map(own).collect()
         }
     };
+    let is_used = |address: &IpAddr| families.contains(&Family::of(*address));
+    let mut gateways_public: Vec<IpAddr> = GATEWAY_PUBLIC.into_iter().filter(is_used).collect();
+    gateways_public.sort_by_key(|address| families.iter().position(|family| *family == Family::of(*address)));
     Ok(CloudPlan {
-        network: cloud.network,
         mtu: cloud.mtu,
-        gateway: at(1),
-        gateway_public: GATEWAY_PUBLIC,
+        gateways: at(1),
+        gateways_public,
         control_plane: at(2),
         nodes,
         source_nat,
+        networks,
     })
 }
 
-fn nat_gateways(gateways: &[NatGateway], nodes: &[NodePlan]) -> Result<Vec<SourceNat>, String> {
+/// The n-th address of a network, which people can tell by its last digits in both families: 172.18.0.11 and fd00:172:18::11.
+fn nth_readable(network: &IpNet, n: u16) -> IpAddr {
+    match network.network() {
+        IpAddr::V4(base) => Ipv4Addr::from_bits(base.to_bits() + u32::from(n)).into(),
+        IpAddr::V6(base) => {
+            let digits = u128::from_str_radix(&n.to_string(), 16).unwrap_or_default();
+            Ipv6Addr::from_bits(base.to_bits() + digits).into()
+        }
+    }
+}
+
+fn nat_gateways(
+    gateways: &[NatGateway],
+    nodes: &[NodePlan],
+    families: &[Family],
+) -> Result<Vec<SourceNat>, String> {
     let mut served = BTreeSet::new();
     let mut all = Vec::new();
     for (i, gateway) in gateways.iter().enumerate() {
         let field = format!("spec.cloud.egress.gateways[{i}].nodes");
         let members =
             members(&gateway.nodes, nodes).map_err(|node| format!("{field}: there is no node {node:?}"))?;
-        if let Some(twice) = members.iter().find(|address| !served.insert(**address)) {
-            let node = nodes.iter().find(|node| node.address == *twice).map_or("", |node| &node.name);
+        if let Some(twice) = members.iter().find(|node| !served.insert(&node.name)) {
             return Err(format!(
-                "{field}: {node} has a gateway already (a gateway without nodes is for all)"
+                "{field}: {} has a gateway already (a gateway without nodes is for all)",
+                twice.name
             ));
         }
-        all.push(SourceNat { nodes: members, addresses: gateway.addresses.clone(), inbound: false });
+        for family in families {
+            let is_its = |address: &IpAddr| Family::of(*address) == *family;
+            let addresses: Vec<IpAddr> = gateway.addresses.iter().copied().filter(is_its).collect();
+            if !addresses.is_empty() {
+                let nodes = members.iter().flat_map(|node| &node.addresses).copied().filter(is_its).collect();
+                all.push(SourceNat { nodes, addresses, inbound: false });
+            }
+        }
     }
     Ok(all)
 }
 
-/// The addresses of the nodes called `names`, of all where there are none; or the name that is not there.
-fn members(names: &[String], nodes: &[NodePlan]) -> Result<Vec<Ipv4Addr>, String> {
+/// The nodes called `names`, all where there are none; or the name that is not there.
+fn members<'a>(names: &[String], nodes: &'a [NodePlan]) -> Result<Vec<&'a NodePlan>, String> {
     if names.is_empty() {
-        return Ok(nodes.iter().map(|node| node.address).collect());
+        return Ok(nodes.iter().collect());
     }
-    names
-        .iter()
-        .map(|name| {
-            nodes.iter().find(|node| node.name == *name).map(|node| node.address).ok_or_else(|| name.clone())
-        })
-        .collect()
+    let find = |name: &String| nodes.iter().find(|node| node.name == *name).ok_or_else(|| name.clone());
+    names.iter().map(find).collect()
 }
 
 fn give_public_addresses(
     nodes: &mut [NodePlan],
-    wanted: &BTreeMap<String, Ipv4Addr>,
+    wanted: &BTreeMap<String, Several<IpAddr>>,
     internet: &Internet,
+    families: &[Family],
 ) -> Result<(), String> {
     if let Some(name) = wanted.keys().find(|name| !nodes.iter().any(|node| node.name == **name)) {
         return Err(format!("spec.cloud.egress.addresses.{name}: there is no node {name:?}"));
     }
-    let taken = |address: &Ipv4Addr| {
-        *address == GATEWAY_PUBLIC
-            || *address == internet.resolver
-            || wanted.values().any(|a| a == address)
+    let taken = |address: &IpAddr| {
+        GATEWAY_PUBLIC.contains(address)
+            || internet.resolver.contains(address)
+            || wanted.values().any(|own| own.contains(address))
             || internet.hosts.iter().any(|host| host.addresses.contains(address))
     };
-    let mut free = (11..=254).map(|n| Ipv4Addr::new(203, 0, 113, n)).filter(|address| !taken(address));
-    for node in nodes {
-        node.public = match wanted.get(&node.name) {
-            Some(address) => Some(*address),
-            None => {
-                Some(free.next().ok_or("spec.cloud.egress: no public address is left in 203.0.113.0/24")?)
-            }
-        };
+    for family in families {
+        let mut free = (11..=254_u16).map(|n| nth_public(*family, n)).filter(|address| !taken(address));
+        for node in &mut *nodes {
+            let own = wanted.get(&node.name).and_then(|own| own.iter().find(|a| Family::of(**a) == *family));
+            let given = own.copied().or_else(|| free.next());
+            node.public.push(given.ok_or("spec.cloud.egress: no public address is left in 203.0.113.0/24")?);
+        }
     }
     Ok(())
+}
+
+fn nth_public(family: Family, n: u16) -> IpAddr {
+    let base: IpAddr = match family {
+        Family::V4 => Ipv4Addr::new(203, 0, 113, 0).into(),
+        Family::V6 => public_v6(0).into(),
+    };
+    nth_readable(&IpNet::from(base), n)
 }
 
 #[cfg(test)]
@@ -155,10 +219,10 @@ mod tests {
 
     #[test]
     fn the_default_cloud_has_one_gateway_for_all() {
-        let plan = plan(&Cloud::default(), &Internet::default(), 3).unwrap();
-        assert_eq!(plan.gateway, Ipv4Addr::new(172, 18, 0, 1));
-        assert_eq!(plan.control_plane, Ipv4Addr::new(172, 18, 0, 2));
-        let addresses: Vec<_> = plan.nodes.iter().map(|n| n.address.to_string()).collect();
+        let plan = plan(&Cloud::default(), &Internet::default(), 3, &[Family::V4]).unwrap();
+        assert_eq!(plan.gateways, [Ipv4Addr::new(172, 18, 0, 1)]);
+        assert_eq!(plan.control_plane, [Ipv4Addr::new(172, 18, 0, 2)]);
+        let addresses: Vec<_> = plan.nodes.iter().map(|n| n.addresses[0].to_string()).collect();
         assert_eq!(addresses, ["172.18.0.11", "172.18.0.12", "172.18.0.13"]);
         assert_eq!(plan.source_nat.len(), 1);
         assert_eq!(plan.source_nat[0].nodes.len(), 3);
@@ -167,10 +231,11 @@ mod tests {
 
     #[test]
     fn one_to_one_gives_each_node_an_address_of_its_own() {
-        let addresses = BTreeMap::from([("node-2".to_owned(), Ipv4Addr::new(203, 0, 113, 11))]);
+        let addresses =
+            BTreeMap::from([("node-2".to_owned(), vec![Ipv4Addr::new(203, 0, 113, 11).into()].into())]);
         let cloud = Cloud { egress: Egress::OneToOne { addresses }, ..Cloud::default() };
-        let plan = plan(&cloud, &Internet::default(), 3).unwrap();
-        let public: Vec<_> = plan.nodes.iter().map(|n| n.public.unwrap().to_string()).collect();
+        let plan = plan(&cloud, &Internet::default(), 3, &[Family::V4]).unwrap();
+        let public: Vec<_> = plan.nodes.iter().map(|n| n.public[0].to_string()).collect();
         assert_eq!(public, ["203.0.113.12", "203.0.113.11", "203.0.113.13"]);
         assert!(plan.source_nat.iter().all(|nat| nat.inbound && nat.nodes.len() == 1));
     }
@@ -184,11 +249,38 @@ mod tests {
         ] {
             let gateway = |names: &&[&str]| NatGateway {
                 nodes: names.iter().map(|&name| name.to_owned()).collect(),
-                addresses: vec![Ipv4Addr::new(203, 0, 113, 5)],
+                addresses: vec![Ipv4Addr::new(203, 0, 113, 5).into()],
             };
             let egress = Egress::NatGateway { gateways: nodes.iter().map(gateway).collect() };
-            let error = plan(&Cloud { egress, ..Cloud::default() }, &Internet::default(), 3).unwrap_err();
+            let cloud = Cloud { egress, ..Cloud::default() };
+            let error = plan(&cloud, &Internet::default(), 3, &[Family::V4]).unwrap_err();
             assert!(error.contains(problem), "{error}");
         }
+    }
+
+    #[test]
+    fn both_families_are_laid_out_alike() {
+        let strings = |list: &[IpAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let cloud = Cloud { zones: vec!["a".into(), "b".into()], ..Cloud::default() };
+        let dual = plan(&cloud, &Internet::default(), 3, &Family::BOTH).unwrap();
+        assert_eq!(strings(&dual.gateways), ["172.18.0.1", "fd00:172:18::1"]);
+        assert_eq!(strings(&dual.nodes[0].addresses), ["172.18.0.11", "fd00:172:18::11"]);
+        assert_eq!(dual.source_nat.len(), 2);
+        assert_eq!(strings(&dual.source_nat[1].addresses), ["2001:db8:203:113::10"]);
+        let on_link = dual.on_link(&dual.nodes[2].addresses);
+        assert_eq!(
+            on_link.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["172.18.0.13/16", "fd00:172:18::13/64"]
+        );
+        let zones: Vec<_> = dual.nodes.iter().filter_map(|node| node.zone.as_deref()).collect();
+        assert_eq!(zones, ["a", "b", "a"]);
+
+        let egress = Egress::OneToOne { addresses: BTreeMap::new() };
+        let six_first = [Family::V6, Family::V4];
+        let own = plan(&Cloud { egress, ..Cloud::default() }, &Internet::default(), 2, &six_first).unwrap();
+        assert_eq!(strings(&own.nodes[1].addresses), ["fd00:172:18::12", "172.18.0.12"]);
+        assert_eq!(strings(&own.nodes[1].public), ["2001:db8:203:113::12", "203.0.113.12"]);
+        assert_eq!(strings(&own.gateways_public), ["2001:db8:203:113::1", "203.0.113.1"]);
+        assert_eq!(own.source_nat.len(), 4);
     }
 }

@@ -1,6 +1,6 @@
 //! The sandboxes that a lab consists of: which program runs in which namespaces, with which files. Pure.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use seaway_net::sandbox::{Mount, Ns, Root, Spec};
@@ -61,7 +61,7 @@ impl Boxes<'_> {
             Mount::Sysfs,
             Mount::Dev,
             Mount::SelfExe { target: SEAWAY.into() },
-            file("/etc/resolv.conf", format!("nameserver {}\n", self.design.internet.resolver)),
+            file("/etc/resolv.conf", self.resolv_conf()),
             file("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n")),
             file(
                 "/etc/nsswitch.conf",
@@ -69,6 +69,11 @@ impl Boxes<'_> {
             ),
             file("/etc/hostname", format!("{hostname}\n")),
         ]
+    }
+
+    fn resolv_conf(&self) -> String {
+        let servers = self.design.internet.resolver.iter();
+        servers.map(|address| format!("nameserver {address}\n")).collect()
     }
 
     /// A host of the internet.
@@ -85,7 +90,7 @@ impl Boxes<'_> {
     /// The internet's resolver.
     pub(crate) fn resolver(&self, netns: &Path) -> anyhow::Result<LabBox> {
         let zone = Some(Zone::new(&self.design.internet));
-        let addresses = vec![self.design.internet.resolver];
+        let addresses = self.design.internet.resolver.to_vec();
         self.internet_box(&HostConfig { name: RESOLVER.into(), addresses, allow: None, zone }, netns)
     }
 
@@ -104,14 +109,17 @@ impl Boxes<'_> {
 
     /// The API server, which also takes connections from the host at the listening descriptor `listener`.
     pub(crate) fn apiserver(&self, netns: &Path, listener: i32) -> LabBox {
+        let advertised = &self.design.cloud.control_plane;
+        let any = any_address(advertised);
         let argv = argv([
             "apiserver",
             "--data-dir=/var/lib/apiserver",
             "--cert-dir=/etc/seaway/pki",
-            &format!("--advertise-address={}", self.design.cloud.control_plane),
+            &format!("--advertise-address={}", advertised[0]),
+            &format!("--bind-address={any}"),
             "--secure-port=6443",
             &format!("--listen-fd={listener}"),
-            &format!("--service-cluster-ip-range={}", self.design.service_cidr),
+            &format!("--service-cluster-ip-range={}", list(&self.design.service_cidrs)),
         ]);
         let mut spec = self.base("control-plane/apiserver", "control-plane", netns, argv);
         spec.keep_fds = vec![listener];
@@ -125,7 +133,7 @@ impl Boxes<'_> {
         let argv = argv([
             "controllers",
             "--kubeconfig=/etc/seaway/kubeconfig",
-            &format!("--cluster-cidr={}", self.design.pod_cidr),
+            &format!("--cluster-cidr={}", list(&self.design.pod_cidrs)),
             "--node-cidr-mask-size=24",
             "--node-monitor-grace-period=4s",
             "--node-monitor-period=500ms",
@@ -141,8 +149,9 @@ impl Boxes<'_> {
             "lab",
             "node-main",
             &format!("--node-name={}", node.name),
-            &format!("--node-ip={}", node.address),
-            &format!("--cluster-dns={}", self.design.service_address(10)),
+            &format!("--node-ip={}", list(&node.addresses)),
+            &format!("--cluster-dns={}", self.design.service_addresses(10)[0]),
+            &format!("--zone={}", node.zone.as_deref().unwrap_or_default()),
         ]);
         let mut spec = self.base(&format!("node/{}", node.name), &node.name, netns, argv);
         spec.pid = Ns::New;
@@ -189,9 +198,20 @@ pub(crate) fn environment() -> Vec<(String, String)> {
     env
 }
 
+/// Several values of one option.
+pub(crate) fn list<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// What to listen on to be reached at all of `addresses`: a socket on `::` takes IPv4 too.
+pub(crate) fn any_address(addresses: &[IpAddr]) -> IpAddr {
+    let six = addresses.iter().any(IpAddr::is_ipv6);
+    if six { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
 /// All hosts of the internet with their addresses, the resolver among them.
-pub(crate) fn internet_addresses(design: &Design) -> Vec<(String, Vec<Ipv4Addr>)> {
-    let resolver = (RESOLVER.to_owned(), vec![design.internet.resolver]);
+pub(crate) fn internet_addresses(design: &Design) -> Vec<(String, Vec<IpAddr>)> {
+    let resolver = (RESOLVER.to_owned(), design.internet.resolver.to_vec());
     std::iter::once(resolver)
         .chain(design.internet.hosts.iter().map(|host| (host.name.clone(), host.addresses.clone())))
         .collect()

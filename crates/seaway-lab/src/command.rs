@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use crate::family::IpFamily;
 use crate::state::Backend;
 use crate::supervisor::Request;
 use crate::{down, exec, gateway, internet, node, status, supervisor, up};
@@ -19,6 +20,7 @@ use crate::{down, exec, gateway, internet, node, status, supervisor, up};
 Examples:
   seaway lab up                                  three nodes, a cloud, a small internet
   seaway lab up --nodes 5 -f examples/           five nodes, and the manifests of a folder applied
+  seaway lab up --ip-family dual                 IPv4 and IPv6 side by side
   export KUBECONFIG=$(seaway lab kubeconfig)     kubectl works against the lab
   seaway lab exec default/client -- curl -s http://serve-svc
   seaway lab exec node/node-1 -- conntrack -L
@@ -142,12 +144,16 @@ struct ConfigArgs {
 /// The networks of a lab that the command line can set.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct NetworkArgs {
-    /// The pods' network; each node gets a /24 of it
-    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
-    pub(crate) pod_cidr: Ipv4Net,
-    /// The Services' network
-    #[arg(long, default_value = "10.96.0.0/12", value_name = "CIDR")]
-    pub(crate) service_cidr: Ipv4Net,
+    /// Which IP families nodes, pods and Services have [default: the lab file's, or ipv4]
+    #[arg(long, value_enum)]
+    pub(crate) ip_family: Option<IpFamily>,
+    /// The pods' network, one for each family; each node gets a /24 of it, or a /64
+    /// [default: 10.244.0.0/16, fd00:10:244::/56]
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
+    pub(crate) pod_cidr: Vec<IpNet>,
+    /// The Services' network, one for each family [default: 10.96.0.0/12, fd00:10:96::/112]
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
+    pub(crate) service_cidr: Vec<IpNet>,
     /// How packets get from node to node
     #[arg(long, value_enum, default_value_t)]
     pub(crate) backend: Backend,

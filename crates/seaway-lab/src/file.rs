@@ -4,10 +4,12 @@
 //! leaves out has a default, so the empty lab file is the lab that `seaway lab up` makes without one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+
+use crate::family::{Family, IpFamily, Several};
 
 /// The `apiVersion` of a lab file.
 pub(crate) const API_VERSION: &str = "lab.seaway.dev/v1alpha1";
@@ -34,6 +36,9 @@ pub(crate) struct LabSpec {
     /// How many nodes; `--nodes` overrides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nodes: Option<u16>,
+    /// Which IP families the lab has; `--ip-family` overrides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ip_family: Option<IpFamily>,
     /// The network that the nodes are on, and its way out.
     pub(crate) cloud: Cloud,
     /// What is outside.
@@ -44,8 +49,11 @@ pub(crate) struct LabSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct Cloud {
-    /// The nodes' network. The first address is the gateway's, the second the control plane's, nodes begin at the eleventh.
-    pub(crate) network: Ipv4Net,
+    /// The nodes' network, one for each family; a family without one has the default's. The first address is the gateway's, the
+    /// second the control plane's, nodes begin at the eleventh.
+    pub(crate) network: Several<IpNet>,
+    /// The zones that nodes are in, in turn; none where empty.
+    pub(crate) zones: Vec<String>,
     /// The largest packet on the nodes' links, in bytes.
     pub(crate) mtu: u32,
     /// How the nodes get out.
@@ -54,11 +62,18 @@ pub(crate) struct Cloud {
 
 impl Default for Cloud {
     fn default() -> Self {
-        Self {
-            network: Ipv4Net::new_assert(Ipv4Addr::new(172, 18, 0, 0), 16),
-            mtu: 1500,
-            egress: Egress::default(),
-        }
+        Self { network: Several(Vec::new()), zones: Vec::new(), mtu: 1500, egress: Egress::default() }
+    }
+}
+
+impl Cloud {
+    /// The nodes' network of a family.
+    pub(crate) fn network_of(&self, family: Family) -> IpNet {
+        let default = match family {
+            Family::V4 => Ipv4Net::new_assert(Ipv4Addr::new(172, 18, 0, 0), 16).into(),
+            Family::V6 => Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 0), 64).into(),
+        };
+        self.network.iter().copied().find(|net| Family::of_net(net) == family).unwrap_or(default)
     }
 }
 
@@ -73,9 +88,9 @@ pub(crate) enum Egress {
     },
     /// Each node has a public address of its own.
     OneToOne {
-        /// Node name to public address; nodes that are not listed get the next free ones.
+        /// Node name to public address, one for each family; nodes that are not listed get the next free ones.
         #[serde(default)]
-        addresses: BTreeMap<String, Ipv4Addr>,
+        addresses: BTreeMap<String, Several<IpAddr>>,
     },
 }
 
@@ -87,14 +102,18 @@ pub(crate) struct NatGateway {
     #[serde(default)]
     pub(crate) nodes: Vec<String>,
     /// The public addresses that the outside sees; each new connection gets one of them.
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
+
+/// The public addresses of the default's NAT gateway.
+const NAT_PUBLIC: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0x113, 0, 0, 0, 0x10)),
+];
 
 impl Default for Egress {
     fn default() -> Self {
-        Self::NatGateway {
-            gateways: vec![NatGateway { nodes: vec![], addresses: vec![Ipv4Addr::new(203, 0, 113, 10)] }],
-        }
+        Self::NatGateway { gateways: vec![NatGateway { nodes: vec![], addresses: NAT_PUBLIC.to_vec() }] }
     }
 }
 
@@ -102,8 +121,8 @@ impl Default for Egress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Internet {
-    /// The address of the internet's resolver, which nodes use.
-    pub resolver: Ipv4Addr,
+    /// The addresses of the internet's resolver, which nodes use.
+    pub resolver: Several<IpAddr>,
     /// Names that stand for other names.
     pub aliases: BTreeMap<String, String>,
     /// The hosts.
@@ -116,11 +135,11 @@ pub struct Internet {
 pub struct Host {
     /// Its name, which the resolver answers with `addresses`.
     pub name: String,
-    /// Its addresses, out of 192.0.2.0/24, 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737).
-    pub addresses: Vec<Ipv4Addr>,
+    /// Its addresses, out of 192.0.2.0/24, 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737), and 2001:db8::/32 (RFC 3849).
+    pub addresses: Vec<IpAddr>,
     /// Sources that its web server serves; everyone where absent, 403 to all others where present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow: Option<Vec<Ipv4Net>>,
+    pub allow: Option<Vec<IpNet>>,
     /// Whether the resolver has PTR records for the addresses.
     #[serde(default = "yes")]
     pub ptr: bool,
@@ -132,25 +151,62 @@ const fn yes() -> bool {
 
 impl Default for Internet {
     fn default() -> Self {
-        let host = |name: &str, addresses: &[[u8; 4]]| Host {
+        // 198.51.100.10 and 2001:db8:198:51::10: the last digits are the same in both families.
+        let site = |last: u8, last_v6: u16| {
+            let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x198, 0x51, 0, 0, 0, last_v6);
+            [IpAddr::V4(Ipv4Addr::new(198, 51, 100, last)), IpAddr::V6(v6)]
+        };
+        let host = |name: &str, addresses: &[[IpAddr; 2]]| Host {
             name: name.into(),
-            addresses: addresses.iter().map(|a| Ipv4Addr::from(*a)).collect(),
+            addresses: addresses.concat(),
             allow: None,
             ptr: true,
         };
+        let resolver = [
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)),
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x192, 0x2, 0, 0, 0, 0x53)),
+        ];
         Self {
-            resolver: Ipv4Addr::new(192, 0, 2, 53),
+            resolver: Several(resolver.to_vec()),
             aliases: BTreeMap::from([("www.baidu.com".into(), "www.a.shifen.com".into())]),
             hosts: vec![
-                host("google.com", &[[198, 51, 100, 10]]),
-                Host { ptr: false, ..host("www.a.shifen.com", &[[198, 51, 100, 75], [198, 51, 100, 76]]) },
-                host("sls.doc.dc.wiki.tbchip.com", &[[198, 51, 100, 101]]),
+                host("google.com", &[site(10, 0x10)]),
+                Host { ptr: false, ..host("www.a.shifen.com", &[site(75, 0x75), site(76, 0x76)]) },
+                host("sls.doc.dc.wiki.tbchip.com", &[site(101, 0x101)]),
                 Host {
-                    allow: Some(vec![Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 10), 32)]),
-                    ..host("partner.example", &[[198, 51, 100, 40]])
+                    allow: Some(NAT_PUBLIC.map(IpNet::from).to_vec()),
+                    ..host("partner.example", &[site(40, 0x40)])
                 },
             ],
         }
+    }
+}
+
+impl Internet {
+    /// What of it a lab of these families sees.
+    ///
+    /// # Errors
+    /// The field of a host or the resolver that then has no address.
+    pub(crate) fn only(&self, families: &[Family]) -> Result<Self, String> {
+        let is_used = |address: &IpAddr| families.contains(&Family::of(*address));
+        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+        let some = |field: String, addresses: Vec<IpAddr>| match addresses.is_empty() {
+            true => Err(format!("{field}: no address of {}, which is what this lab has", names.join(" or "))),
+            false => Ok(addresses),
+        };
+        let mut internet = self.clone();
+        internet.resolver.0.retain(is_used);
+        internet.resolver.0.sort_by_key(|address| families.iter().position(|f| *f == Family::of(*address)));
+        internet.resolver.0 = some("spec.internet.resolver".to_owned(), internet.resolver.0)?;
+        for (i, host) in internet.hosts.iter_mut().enumerate() {
+            host.addresses.retain(is_used);
+            let addresses = std::mem::take(&mut host.addresses);
+            host.addresses = some(format!("spec.internet.hosts[{i}].addresses"), addresses)?;
+            if let Some(allow) = &mut host.allow {
+                allow.retain(|net| families.contains(&Family::of_net(net)));
+            }
+        }
+        Ok(internet)
     }
 }
 
@@ -166,9 +222,11 @@ pub(crate) struct LabFileError {
     pub(crate) problem: String,
 }
 
-/// The networks that the lab's internet is made of (RFC 5737).
-pub(crate) fn documentation_networks() -> [Ipv4Net; 3] {
-    [[192, 0, 2, 0], [198, 51, 100, 0], [203, 0, 113, 0]].map(|a| Ipv4Net::new_assert(Ipv4Addr::from(a), 24))
+/// The networks that the lab's internet is made of: those that are set aside for documentation (RFC 5737, RFC 3849).
+pub(crate) fn documentation_networks() -> [IpNet; 4] {
+    let v4 = |a: [u8; 4]| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(a), 24));
+    let v6 = Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32);
+    [v4([192, 0, 2, 0]), v4([198, 51, 100, 0]), v4([203, 0, 113, 0]), v6.into()]
 }
 
 /// Reads one YAML document that has `kind: Lab`.
@@ -197,28 +255,44 @@ fn check(spec: &LabSpec) -> Result<(), (String, String)> {
             format!("{} is not between 1 and {}", spec.nodes.unwrap_or(0), crate::addresses::MAX_NODES),
         ));
     }
-    if spec.cloud.network.prefix_len() > 24 {
-        return Err((
-            "spec.cloud.network".into(),
-            format!(
-                "{} is too small for a gateway, a control plane and nodes; use a /24 or larger",
-                spec.cloud.network
-            ),
-        ));
-    }
+    check_cloud(&spec.cloud)?;
     if !(576..=9000).contains(&spec.cloud.mtu) {
         return Err(("spec.cloud.mtu".into(), format!("{} is not between 576 and 9000", spec.cloud.mtu)));
     }
-    let mut taken = Taken::from([(crate::addresses::GATEWAY_PUBLIC, "the gateway".to_owned())]);
-    claim(&mut taken, "spec.internet.resolver", spec.internet.resolver, "the resolver")?;
+    let mut taken: Taken =
+        crate::addresses::GATEWAY_PUBLIC.map(|address| (address, "the gateway".to_owned())).into();
+    for address in spec.internet.resolver.iter() {
+        claim(&mut taken, "spec.internet.resolver", *address, "the resolver")?;
+    }
     check_internet(&spec.internet, &mut taken)?;
     check_egress(&spec.cloud.egress, &mut taken)
 }
 
-/// Public addresses and whose they are.
-type Taken = BTreeMap<Ipv4Addr, String>;
+fn check_cloud(cloud: &Cloud) -> Result<(), (String, String)> {
+    let field = || "spec.cloud.network".to_owned();
+    let mut seen = BTreeSet::new();
+    for network in cloud.network.iter() {
+        let longest = if network.addr().is_ipv4() { 24 } else { 112 };
+        if network.prefix_len() > longest {
+            let problem = format!(
+                "{network} is too small for a gateway, a control plane and nodes; use a /{longest} or larger"
+            );
+            return Err((field(), problem));
+        }
+        if !seen.insert(Family::of_net(network)) {
+            return Err((field(), format!("{network} is a second network of its family; one is possible")));
+        }
+    }
+    for zone in &cloud.zones {
+        domain("spec.cloud.zones", zone)?;
+    }
+    Ok(())
+}
 
-fn claim(taken: &mut Taken, field: &str, address: Ipv4Addr, who: &str) -> Result<(), (String, String)> {
+/// Public addresses and whose they are.
+type Taken = BTreeMap<IpAddr, String>;
+
+fn claim(taken: &mut Taken, field: &str, address: IpAddr, who: &str) -> Result<(), (String, String)> {
     public(field, address)?;
     match taken.insert(address, who.to_owned()) {
         Some(other) => Err((field.into(), format!("{address} is also the address of {other}"))),
@@ -286,21 +360,25 @@ fn check_egress(egress: &Egress, taken: &mut Taken) -> Result<(), (String, Strin
             }
         }
         Egress::OneToOne { addresses } => {
-            for (node, address) in addresses {
-                claim(taken, &format!("spec.cloud.egress.addresses.{node}"), *address, node)?;
+            for (node, own) in addresses {
+                for address in own.iter() {
+                    claim(taken, &format!("spec.cloud.egress.addresses.{node}"), *address, node)?;
+                }
             }
         }
     }
     Ok(())
 }
 
-fn public(field: &str, address: Ipv4Addr) -> Result<(), (String, String)> {
+fn public(field: &str, address: IpAddr) -> Result<(), (String, String)> {
     if documentation_networks().iter().any(|net| net.contains(&address)) {
         return Ok(());
     }
     Err((
         field.into(),
-        format!("{address} is not in 192.0.2.0/24, 198.51.100.0/24 or 203.0.113.0/24 (RFC 5737)"),
+        format!(
+            "{address} is not in 192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24 (RFC 5737) or 2001:db8::/32 (RFC 3849)"
+        ),
     ))
 }
 
@@ -369,5 +447,20 @@ mod tests {
         let nat = parse("f", &format!("{head}{nat}")).unwrap();
         let Egress::NatGateway { gateways } = nat.spec.cloud.egress else { panic!("not a NAT gateway") };
         assert_eq!(gateways[0].nodes, ["node-1"]);
+    }
+
+    #[test]
+    fn one_address_or_one_of_each_family() {
+        let head = "apiVersion: lab.seaway.dev/v1alpha1\nkind: Lab\nspec:\n  ipFamily: dual\n";
+        let body = "  cloud: {network: [10.1.0.0/16, 'fd01::/64'], zones: [a, b]}\n  internet: {resolver: 192.0.2.1}\n";
+        let lab = parse("f", &format!("{head}{body}")).unwrap().spec;
+        assert_eq!((lab.ip_family, lab.cloud.zones.len()), (Some(IpFamily::Dual), 2));
+        assert_eq!(lab.cloud.network_of(Family::V6).to_string(), "fd01::/64");
+        assert_eq!(lab.internet.only(&[Family::V4]).unwrap().hosts[0].addresses.len(), 1);
+        let error = lab.internet.only(&[Family::V6]).unwrap_err();
+        assert!(error.starts_with("spec.internet.resolver: no address of IPv6"), "{error}");
+        for wrong in ["[10.1.0.0/16, 10.2.0.0/16]", "'fd00::/120'", "[x]"] {
+            assert!(parse("f", &format!("{head}  cloud: {{network: {wrong}}}\n")).is_err(), "{wrong}");
+        }
     }
 }

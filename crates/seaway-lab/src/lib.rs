@@ -7,8 +7,10 @@
 mod addresses;
 mod boxes;
 mod command;
+mod design;
 mod down;
 mod exec;
+mod family;
 mod file;
 mod gateway;
 mod internet;

@@ -1,7 +1,7 @@
 //! The main process of a lab's node: it starts the agent and the kubelet, and starts them again when they end.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,10 +23,12 @@ const STABLE: Duration = Duration::from_secs(30);
 pub(crate) struct NodeArgs {
     #[arg(long)]
     node_name: String,
+    #[arg(long, value_delimiter = ',')]
+    node_ip: Vec<IpAddr>,
     #[arg(long)]
-    node_ip: Ipv4Addr,
-    #[arg(long)]
-    cluster_dns: Ipv4Addr,
+    cluster_dns: IpAddr,
+    #[arg(long, default_value = "")]
+    zone: String,
 }
 
 /// Runs the node's processes until the node ends.
@@ -57,10 +59,9 @@ fn agent_argv(args: &NodeArgs) -> Vec<String> {
 }
 
 fn kubelet_argv(args: &NodeArgs) -> Vec<String> {
-    boxes::argv([
+    let mut argv = boxes::argv([
         "kubelet",
         &format!("--node-name={}", args.node_name),
-        &format!("--node-ip={}", args.node_ip),
         "--kubeconfig=/etc/seaway/kubelet.kubeconfig",
         "--cert=/etc/seaway/kubelet.crt",
         "--key=/etc/seaway/kubelet.key",
@@ -71,7 +72,12 @@ fn kubelet_argv(args: &NodeArgs) -> Vec<String> {
         "--lease-renew=1",
         "--node-lease-duration-seconds=4",
         "--restart-backoff-base=1",
-    ])
+    ]);
+    argv.extend(args.node_ip.iter().map(|address| format!("--node-ip={address}")));
+    if !args.zone.is_empty() {
+        argv.push(format!("--node-labels=topology.kubernetes.io/zone={}", args.zone));
+    }
+    argv
 }
 
 /// Starts the process, waits for its end, and starts it again.

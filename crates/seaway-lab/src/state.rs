@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::Context;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::CloudPlan;
+use crate::family::IpFamily;
 use crate::file::Internet;
 use crate::paths::Paths;
 
@@ -38,17 +40,31 @@ impl Backend {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Design {
     pub(crate) name: String,
-    pub(crate) pod_cidr: Ipv4Net,
-    pub(crate) service_cidr: Ipv4Net,
+    /// One network of each of the lab's families, the primary one first; the cloud's networks and the Services' are in the same order.
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    pub(crate) service_cidrs: Vec<IpNet>,
     pub(crate) backend: Backend,
     pub(crate) cloud: CloudPlan,
     pub(crate) internet: Internet,
 }
 
 impl Design {
-    /// The n-th address of the service network: 1 for `kubernetes`, 10 for `kube-dns`.
-    pub(crate) fn service_address(&self, n: u32) -> std::net::Ipv4Addr {
-        std::net::Ipv4Addr::from(u32::from(self.service_cidr.network()) + n)
+    /// The n-th address of each service network: 1 for `kubernetes`, 10 for `kube-dns`.
+    pub(crate) fn service_addresses(&self, n: u8) -> Vec<IpAddr> {
+        let nth = |network: &IpNet| match network.network() {
+            IpAddr::V4(base) => IpAddr::from(Ipv4Addr::from_bits(base.to_bits() + u32::from(n))),
+            IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits() + u128::from(n)).into(),
+        };
+        self.service_cidrs.iter().map(nth).collect()
+    }
+
+    /// What the lab has of both families or one.
+    pub(crate) fn ip_family(&self) -> IpFamily {
+        match self.pod_cidrs.as_slice() {
+            [_, _, ..] => IpFamily::Dual,
+            [IpNet::V6(_)] => IpFamily::Ipv6,
+            _ => IpFamily::Ipv4,
+        }
     }
 }
 

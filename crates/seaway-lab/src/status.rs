@@ -111,7 +111,7 @@ fn collect(paths: &Paths, state: &LabState) -> anyhow::Result<Status> {
         Ok((nodes, pods)) => (nodes, pods, None),
         Err(error) => (vec![], vec![], Some(format!("{error:#}"))),
     };
-    let host = |(name, addresses): (String, Vec<std::net::Ipv4Addr>)| HostStatus {
+    let host = |(name, addresses): (String, Vec<std::net::IpAddr>)| HostStatus {
         name,
         addresses: addresses.iter().map(ToString::to_string).collect(),
     };
@@ -152,19 +152,24 @@ async fn list_objects(paths: &Paths, state: &LabState) -> anyhow::Result<(Vec<No
 
 fn node_status(node: &Node, cloud: &CloudPlan) -> NodeStatus {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let address =
-        cloud.nodes.iter().find(|planned| planned.name == node.name_any()).map(|planned| planned.address);
+    let planned = cloud.nodes.iter().find(|planned| planned.name == node.name_any());
+    let addresses = planned.map(|planned| planned.addresses.as_slice()).unwrap_or_default();
     let public = cloud
         .source_nat
         .iter()
-        .filter(|nat| address.is_some_and(|address| nat.nodes.contains(&address)))
+        .filter(|nat| addresses.iter().any(|address| nat.nodes.contains(address)))
         .flat_map(|nat| &nat.addresses);
+    let spec = node.spec.as_ref();
+    let pod_cidrs = spec.map(|spec| match &spec.pod_cidrs {
+        Some(all) if !all.is_empty() => all.join(","),
+        _ => spec.pod_cidr.clone().unwrap_or_default(),
+    });
     NodeStatus {
         name: node.name_any(),
         ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-        address: address.map(|address| address.to_string()).unwrap_or_default(),
+        address: boxes::list(addresses),
         public_addresses: public.map(ToString::to_string).collect(),
-        pod_cidr: node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).unwrap_or_default(),
+        pod_cidr: pod_cidrs.unwrap_or_default(),
     }
 }
 
@@ -176,7 +181,10 @@ fn pod_status(pod: &Pod) -> PodStatus {
         name: pod.name_any(),
         phase: status.phase.unwrap_or_default(),
         ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-        address: status.pod_ip.unwrap_or_default(),
+        address: match status.pod_ips {
+            Some(all) if !all.is_empty() => all.into_iter().map(|ip| ip.ip).collect::<Vec<_>>().join(","),
+            _ => status.pod_ip.unwrap_or_default(),
+        },
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
     }
 }

@@ -30,12 +30,17 @@ const COREFILE: &str = "\
 
 /// flannel's net-conf.json for the lab's pod network.
 pub(crate) fn net_conf(design: &Design) -> String {
-    let conf = json!({
-        "Network": design.pod_cidr,
-        "EnableIPv4": true,
-        "EnableIPv6": false,
+    let of = |v6: bool| design.pod_cidrs.iter().find(|net| net.addr().is_ipv6() == v6);
+    let mut conf = json!({
+        "EnableIPv4": of(false).is_some(),
+        "EnableIPv6": of(true).is_some(),
         "Backend": {"Type": design.backend.name()},
     });
+    for (name, network) in [("Network", of(false)), ("IPv6Network", of(true))] {
+        if let Some(network) = network {
+            conf[name] = json!(network);
+        }
+    }
     format!("{conf:#}\n")
 }
 
@@ -68,6 +73,7 @@ fn dns_labels() -> Value {
 }
 
 fn dns_service(design: &Design) -> Value {
+    let addresses = design.service_addresses(10);
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
@@ -75,7 +81,9 @@ fn dns_service(design: &Design) -> Value {
             "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
         },
         "spec": {
-            "clusterIP": design.service_address(10),
+            "clusterIP": addresses[0],
+            "clusterIPs": addresses,
+            "ipFamilyPolicy": if addresses.len() > 1 { "PreferDualStack" } else { "SingleStack" },
             "selector": dns_labels(),
             "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},

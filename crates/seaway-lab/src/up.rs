@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,16 +14,13 @@ use seaway_net::sandbox::{self, Ns, Spec, Stdio};
 use crate::addresses::{self, NodePlan};
 use crate::boxes::{self, NodeFiles};
 use crate::command::{NameArgs, NetworkArgs, show};
-use crate::file::{self, LabSpec};
 use crate::manifests::{self, Manifests};
 use crate::paths::Paths;
 use crate::progress::Display;
 use crate::state::{Design, LabState, Process};
 use crate::supervisor::{Progress, Task};
-use crate::{down, ready, system};
+use crate::{design, down, ready, system};
 
-/// Nodes where neither the command line nor the lab file says.
-const NODES: u16 = 3;
 /// How long the lab may take to work.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,7 +40,8 @@ pub(crate) struct UpArgs {
 pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let manifests = manifests::read(&args.network.files)?;
-    let design = design(args, &manifests)?;
+    let spec = manifests.lab.as_ref().map(|lab| lab.spec.clone()).unwrap_or_default();
+    let design = design::decide(&args.lab.name, args.nodes, &args.network, spec)?;
     let paths = Paths::new(&design.name)?;
     let _lock = down::lock(&paths)?;
     let mut display = Display::new();
@@ -73,38 +71,6 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
     })?;
     display.finish(&format!("lab {} is up in {:.1} s", design.name, begun.elapsed().as_secs_f64()));
     show(&format!("export KUBECONFIG={}", paths.admin_kubeconfig().display()))
-}
-
-/// Decides what the lab is: the command line over the lab file over the defaults.
-fn design(args: &UpArgs, manifests: &Manifests) -> anyhow::Result<Design> {
-    let spec = manifests.lab.as_ref().map_or_else(LabSpec::default, |lab| lab.spec.clone());
-    let nodes = args.nodes.or(spec.nodes).unwrap_or(NODES);
-    let cloud = addresses::plan(&spec.cloud, &spec.internet, nodes).map_err(anyhow::Error::msg)?;
-    let (pods, services) = (args.network.pod_cidr.trunc(), args.network.service_cidr.trunc());
-    anyhow::ensure!(
-        pods.prefix_len() <= 24 && (1_u32 << (24 - pods.prefix_len())) >= u32::from(nodes),
-        "--pod-cidr {pods}: has no /24 for each of {nodes} nodes"
-    );
-    anyhow::ensure!(services.prefix_len() <= 24, "--service-cidr {services}: use a /24 or larger");
-    let own = [("--pod-cidr", pods), ("--service-cidr", services), ("the cloud's network", cloud.network)];
-    let internet = file::documentation_networks().map(|network| ("the internet's network", network));
-    let networks = [&own[..], &internet].concat();
-    for (i, (name, network)) in own.iter().enumerate() {
-        for (other_name, other) in &networks[i + 1..] {
-            anyhow::ensure!(
-                !network.contains(&other.network()) && !other.contains(&network.network()),
-                "{name} {network} and {other_name} {other} overlap"
-            );
-        }
-    }
-    Ok(Design {
-        name: args.lab.name.clone(),
-        pod_cidr: pods,
-        service_cidr: services,
-        backend: args.network.backend,
-        cloud,
-        internet: spec.internet,
-    })
 }
 
 /// Makes files and certificates, and starts the supervisor; returns when it has started everything.
@@ -151,12 +117,12 @@ fn credentials(design: &Design, paths: &Paths, port: u16, listener: i32) -> anyh
             .map(str::to_owned)
             .into();
     names.push("kubernetes.default.svc.cluster.local".into());
-    names.extend([cloud.control_plane.to_string(), design.service_address(1).to_string()]);
+    names.extend(cloud.control_plane.iter().chain(&design.service_addresses(1)).map(ToString::to_string));
     let pki = Pki::ensure(&paths.pki(), &names)?;
     let admin =
         pki.kubeconfig(&format!("https://127.0.0.1:{port}"), "kubernetes-admin", &["system:masters"])?;
     crate::state::replace(&paths.admin_kubeconfig(), admin.as_bytes())?;
-    let inside = format!("https://{}:6443", cloud.control_plane);
+    let inside = format!("https://{}", SocketAddr::new(cloud.control_plane[0], 6443));
     let controllers_kubeconfig = pki.kubeconfig(&inside, "system:kube-controller-manager", &[])?;
     let node_files = cloud
         .nodes
@@ -170,7 +136,7 @@ fn node_files(pki: &Pki, server: &str, node: &NodePlan) -> anyhow::Result<NodeFi
     let kubelet = pki.kubeconfig(server, &format!("system:node:{}", node.name), &["system:nodes"])?;
     let agent =
         pki.kubeconfig(server, &format!("system:seaway-agent:{}", node.name), &["system:seaway-agents"])?;
-    let serving = pki.serving_certificate(std::slice::from_ref(&node.name), &[node.address.into()])?;
+    let serving = pki.serving_certificate(std::slice::from_ref(&node.name), &node.addresses)?;
     let file = |name: &str, contents: String| (PathBuf::from("/etc/seaway").join(name), contents);
     Ok(NodeFiles {
         files: vec![
@@ -245,40 +211,4 @@ fn log_tails(paths: &Paths) -> String {
         lines.iter().rev().map(|line| format!("  {name}: {line}\n")).collect::<String>()
     };
     format!("the lab did not start; its logs end with:\n{}", logs.iter().map(tail).collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::Backend;
-
-    fn args(nodes: u16, pods: &str, services: &str) -> UpArgs {
-        UpArgs {
-            lab: NameArgs { name: "default".into() },
-            nodes: Some(nodes),
-            network: NetworkArgs {
-                pod_cidr: pods.parse().unwrap(),
-                service_cidr: services.parse().unwrap(),
-                backend: Backend::Vxlan,
-                files: vec![],
-            },
-        }
-    }
-
-    #[test]
-    fn networks_must_fit_and_not_overlap() {
-        let design = |nodes, pods, services| design(&args(nodes, pods, services), &Manifests::default());
-        let good = design(3, "10.244.0.0/16", "10.96.0.0/12").unwrap();
-        assert_eq!(good.service_address(10), Ipv4Addr::new(10, 96, 0, 10));
-        for (nodes, pods, services, why) in [
-            (3, "10.244.0.0/23", "10.96.0.0/12", "no /24 for each"),
-            (3, "10.96.0.0/16", "10.96.0.0/12", "overlap"),
-            (3, "172.18.0.0/16", "10.96.0.0/12", "overlap"),
-            (3, "198.51.0.0/16", "10.96.0.0/12", "overlap"),
-            (3, "10.244.0.0/16", "10.96.0.0/28", "use a /24"),
-        ] {
-            let error = design(nodes, pods, services).unwrap_err().to_string();
-            assert!(error.contains(why), "{error}");
-        }
-    }
 }

@@ -121,7 +121,7 @@ enum Answerer {
 }
 
 fn answerer(lab: &Lab, world: &World, caller: &Caller, address: IpAddr) -> Option<Answerer> {
-    if lab.internet.resolver == address {
+    if lab.internet.resolver.contains(&address) {
         return Some(Answerer::Outside);
     }
     let pods = foresee::servers(world, caller, address);
@@ -149,7 +149,7 @@ async fn ask_one(
         let place = lab.pod(&pod.namespace, &pod.name).ok_or_else(|| "it does not run".to_owned())?;
         patiently(unix::get::<Explained>(&place.path(SOCKET), &target)).await
     });
-    let upstream = Upstreams { world, resolver: lab.internet.resolver.into(), answer: &outside };
+    let upstream = Upstreams { world, resolvers: &lab.internet.resolver, answer: &outside };
     let each = pods.iter().zip(join_all(told).await).map(|(pod, told)| {
         let foreseen = match told {
             Ok(told) => upstream.foresee(pod, *kind, told),

@@ -39,8 +39,8 @@ pub(crate) fn servers(world: &World, caller: &Caller, address: IpAddr) -> Vec<Ob
 /// What is behind the DNS pods.
 pub(crate) struct Upstreams<'a> {
     pub(crate) world: &'a World,
-    /// The internet's resolver, whose answers are declared.
-    pub(crate) resolver: IpAddr,
+    /// The addresses of the internet's resolver, whose answers are declared.
+    pub(crate) resolvers: &'a [IpAddr],
     /// RCODE and records that it answers.
     pub(crate) answer: &'a dyn Fn(&str, Kind) -> Option<(String, Vec<DnsRecord>)>,
 }
@@ -82,7 +82,7 @@ impl Upstreams<'_> {
             let answer = Answer::reply("SERVFAIL", Vec::new());
             return Foreseen { answer, origin: format!("{origin}, but {}", lost.join("; ")) };
         }
-        let declared = answering.iter().all(|ip| *ip == self.resolver);
+        let declared = answering.iter().all(|ip| self.resolvers.contains(ip));
         let answer = (self.answer)(&told.name, kind).filter(|_| declared);
         let answer = answer.map_or(Answer::Unknown, |(rcode, records)| Answer::Reply { rcode, records });
         Foreseen { answer, origin }

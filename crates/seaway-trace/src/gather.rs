@@ -137,7 +137,7 @@ fn protocol(text: Option<&str>) -> Option<Protocol> {
 fn hosts(lab: &Lab) -> Vec<HostFacts> {
     let resolver = HostFacts {
         name: "resolver".to_owned(),
-        addresses: vec![lab.internet.resolver],
+        addresses: lab.internet.resolver.to_vec(),
         allow: None,
         resolver: true,
     };

@@ -270,7 +270,7 @@ fn own_address(caller: &Caller, world: &World) -> Option<IpAddr> {
         Caller::Node(name) => world.nodes.get(name)?.addresses.first().copied(),
         Caller::Host(name) => {
             let host = world.hosts.iter().find(|host| host.name == *name)?;
-            host.addresses.first().copied().map(IpAddr::V4)
+            host.addresses.first().copied()
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Everything that a prediction is made of, gathered before the first packet. Plain data.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use seaway_lab::CloudPlan;
 use seaway_model::{NodePlan, ObjectName, OverlayPlan, Protocol, Underlay};
 
@@ -80,9 +80,9 @@ pub(crate) struct HostFacts {
     /// Its name.
     pub(crate) name: String,
     /// Its addresses.
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Sources that it serves, where it does not serve all.
-    pub(crate) allow: Option<Vec<Ipv4Net>>,
+    pub(crate) allow: Option<Vec<IpNet>>,
     /// It is a name server.
     pub(crate) resolver: bool,
 }
@@ -114,13 +114,14 @@ impl World {
         if let Some(node) = self.nodes.values().find(|node| node.has(address)) {
             return Owner::Node(node);
         }
-        let IpAddr::V4(v4) = address else { return Owner::Nobody };
-        if let Some(host) = self.hosts.iter().find(|host| host.addresses.contains(&v4)) {
+        if let Some(host) = self.hosts.iter().find(|host| host.addresses.contains(&address)) {
             return Owner::Host(host);
         }
         match &self.cloud {
-            Some(cloud) if v4 == cloud.gateway || v4 == cloud.gateway_public => Owner::Gateway,
-            Some(cloud) if v4 == cloud.control_plane => Owner::ControlPlane,
+            Some(cloud) if cloud.gateways.contains(&address) || cloud.gateways_public.contains(&address) => {
+                Owner::Gateway
+            }
+            Some(cloud) if cloud.control_plane.contains(&address) => Owner::ControlPlane,
             _ => Owner::Nobody,
         }
     }

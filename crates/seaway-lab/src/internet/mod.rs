@@ -4,16 +4,16 @@ mod resolver;
 mod web;
 mod zone;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::Context;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use zone::Zone;
 
-use crate::observer;
+use crate::{boxes, observer};
 
 /// What `seaway lab internet-host` is told to be, as JSON on its command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,20 +22,19 @@ pub struct HostConfig {
     /// The host's name.
     pub name: String,
     /// Its addresses.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// Sources that the web server serves; everyone where absent.
-    pub allow: Option<Vec<Ipv4Net>>,
+    pub allow: Option<Vec<IpNet>>,
     /// The names that the host resolves, where it is the resolver.
     pub zone: Option<Zone>,
 }
 
 /// Serves until the process is told to end.
 pub(crate) async fn serve(config: HostConfig) -> anyhow::Result<()> {
-    let web = web::bind((Ipv4Addr::UNSPECIFIED, 80).into()).context("web server on port 80")?;
+    let any = boxes::any_address(&config.addresses);
+    let web = web::bind((any, 80).into()).context("web server on port 80")?;
     let resolver = match config.zone.clone() {
-        Some(zone) => Some(
-            resolver::bind((Ipv4Addr::UNSPECIFIED, 53).into(), zone).await.context("resolver on port 53")?,
-        ),
+        Some(zone) => Some(resolver::bind((any, 53).into(), zone).await.context("resolver on port 53")?),
         None => None,
     };
     let observer = observer::serve(config.clone());

@@ -1,10 +1,10 @@
 //! What the internet's resolver knows, and what it answers. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +20,9 @@ const CHAIN: usize = 8;
 /// The internet's names: all in lower case, without the trailing dot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {
-    addresses: BTreeMap<String, Vec<Ipv4Addr>>,
+    addresses: BTreeMap<String, Vec<IpAddr>>,
     aliases: BTreeMap<String, String>,
-    names: BTreeMap<Ipv4Addr, String>,
+    names: BTreeMap<IpAddr, String>,
 }
 
 impl Zone {
@@ -114,8 +114,12 @@ impl Zone {
         let key = key(name);
         let record = |data| Record::from_rdata(name.clone(), TTL, data);
         if let Some(addresses) = self.addresses.get(&key) {
-            let wanted = matches!(kind, RecordType::A | RecordType::ANY);
-            return Some(addresses.iter().filter(|_| wanted).map(|a| record(RData::A(A(*a)))).collect());
+            let all = addresses.iter().map(|address| match address {
+                IpAddr::V4(address) => RData::A(A(*address)),
+                IpAddr::V6(address) => RData::AAAA(AAAA(*address)),
+            });
+            let wanted = all.filter(|data| kind == RecordType::ANY || data.record_type() == kind);
+            return Some(wanted.map(record).collect());
         }
         if let Some(target) = reverse(&key).and_then(|address| self.names.get(&address)) {
             let target = Name::from_ascii(format!("{target}.")).ok()?;
@@ -137,11 +141,17 @@ fn key(name: &Name) -> String {
     name.to_ascii().trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// The address that a name below in-addr.arpa stands for (RFC 1035, section 3.5).
-fn reverse(key: &str) -> Option<Ipv4Addr> {
-    let mut labels: Vec<&str> = key.strip_suffix(".in-addr.arpa")?.split('.').collect();
-    labels.reverse();
-    labels.join(".").parse().ok()
+/// The address that a name below in-addr.arpa (RFC 1035, section 3.5) or ip6.arpa (RFC 3596, section 2.5) stands for.
+fn reverse(key: &str) -> Option<IpAddr> {
+    if let Some(labels) = key.strip_suffix(".in-addr.arpa") {
+        let labels: Vec<&str> = labels.rsplit('.').collect();
+        return labels.join(".").parse().ok().map(IpAddr::V4);
+    }
+    let nibbles: Vec<&str> = key.strip_suffix(".ip6.arpa")?.rsplit('.').collect();
+    if nibbles.len() != 32 || nibbles.iter().any(|nibble| nibble.len() != 1) {
+        return None;
+    }
+    u128::from_str_radix(&nibbles.concat(), 16).ok().map(|bits| Ipv6Addr::from_bits(bits).into())
 }
 
 /// The root's SOA, for negative answers (RFC 2308).
@@ -161,18 +171,24 @@ mod tests {
         Zone::new(&Internet::default()).answer(&request).unwrap()
     }
 
+    const GOOGLE_V6: &str = "0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.5.0.0.8.9.1.0.8.b.d.0.1.0.0.2.ip6.arpa.";
+
     #[test]
     fn answers_by_name_and_type() {
         for (name, kind, rcode, answers, authorities) in [
             ("google.com.", RecordType::A, ResponseCode::NoError, 1, 0),
             ("GOOGLE.com.", RecordType::A, ResponseCode::NoError, 1, 0),
-            ("google.com.", RecordType::AAAA, ResponseCode::NoError, 0, 1),
+            ("google.com.", RecordType::AAAA, ResponseCode::NoError, 1, 0),
+            ("google.com.", RecordType::ANY, ResponseCode::NoError, 2, 0),
+            ("google.com.", RecordType::TXT, ResponseCode::NoError, 0, 1),
             ("www.baidu.com.", RecordType::A, ResponseCode::NoError, 3, 0),
-            ("www.baidu.com.", RecordType::AAAA, ResponseCode::NoError, 1, 1),
+            ("www.baidu.com.", RecordType::AAAA, ResponseCode::NoError, 3, 0),
             ("www.baidu.com.", RecordType::CNAME, ResponseCode::NoError, 1, 0),
             ("baidu.com.", RecordType::A, ResponseCode::NoError, 0, 1),
             ("nowhere.example.", RecordType::A, ResponseCode::NXDomain, 0, 1),
             ("10.100.51.198.in-addr.arpa.", RecordType::PTR, ResponseCode::NoError, 1, 0),
+            (GOOGLE_V6, RecordType::PTR, ResponseCode::NoError, 1, 0),
+            (&GOOGLE_V6[2..], RecordType::PTR, ResponseCode::NXDomain, 0, 1),
             ("76.100.51.198.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain, 0, 1),
         ] {
             let response = ask(name, kind);
@@ -195,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_udp_is_left_out() {
-        let addresses = (1..=60).map(|n| Ipv4Addr::new(198, 51, 100, n)).collect();
+        let addresses = (1..=60).map(|n| IpAddr::from([198, 51, 100, n])).collect();
         let host = crate::file::Host { name: "many.example".into(), addresses, ..Default::default() };
         let zone = Zone::new(&Internet { hosts: vec![host], ..Internet::default() });
         let mut request = Message::query();

@@ -3,12 +3,12 @@
 //! The supervisor's own network namespace has the switches and nothing else. A box's namespace is bound to a file that only the
 //! supervisor's mount namespace shows, so that it outlives the box's process and dies with the lab.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use seaway_net::netns::NetNs;
 use seaway_net::rtnl::{Route, Rtnl, Scope};
 use seaway_net::sysctl;
@@ -44,7 +44,7 @@ pub(super) struct Attachment {
     /// The box's end.
     pub(super) interface: &'static str,
     /// Addresses with their prefix lengths.
-    pub(super) addresses: Vec<(Ipv4Addr, u8)>,
+    pub(super) addresses: Vec<IpNet>,
 }
 
 /// The switches, and where namespaces are bound.
@@ -100,8 +100,8 @@ impl Fabric {
         netns.run(|| -> anyhow::Result<()> {
             let mut inside = Rtnl::open()?;
             let link = inside.link_by_name(attachment.interface)?.context("the interface is gone")?;
-            for (address, length) in &attachment.addresses {
-                inside.add_address(link.index, IpNet::new(IpAddr::V4(*address), *length)?)?;
+            for address in &attachment.addresses {
+                inside.add_address(link.index, *address)?;
             }
             inside.set_up(link.index)?;
             let carries = inside.await_operational(link.index, PATIENCE)?;
@@ -110,31 +110,25 @@ impl Fabric {
         })?
     }
 
-    /// Adds a route through `gateway`, for everything where `network` is `None`.
-    pub(super) fn route(
-        &self,
-        netns: &NetNs,
-        network: Option<Ipv4Net>,
-        gateway: Ipv4Addr,
-    ) -> anyhow::Result<()> {
-        let network = network.unwrap_or_default();
+    /// Routes everything through the gateways, one of each family.
+    pub(super) fn route(&self, netns: &NetNs, gateways: &[IpAddr]) -> anyhow::Result<()> {
         netns.run(|| -> anyhow::Result<()> {
-            let route = Route { via: Some(IpAddr::V4(gateway)), ..Route::to(IpNet::V4(network)) };
-            Ok(Rtnl::open()?.replace_route(&route)?)
+            let mut rtnl = Rtnl::open()?;
+            for gateway in gateways {
+                let everything =
+                    if gateway.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
+                rtnl.replace_route(&Route { via: Some(*gateway), ..Route::to(everything) })?;
+            }
+            Ok(())
         })?
     }
 
     /// Adds a route for a network whose hosts are all on the interface's switch.
-    pub(super) fn route_on_link(
-        &self,
-        netns: &NetNs,
-        network: Ipv4Net,
-        interface: &str,
-    ) -> anyhow::Result<()> {
+    pub(super) fn route_on_link(&self, netns: &NetNs, network: IpNet, interface: &str) -> anyhow::Result<()> {
         netns.run(|| -> anyhow::Result<()> {
             let mut rtnl = Rtnl::open()?;
             let link = rtnl.link_by_name(interface)?.with_context(|| format!("{interface} is gone"))?;
-            let route = Route { dev: Some(link.index), scope: Scope::Link, ..Route::to(IpNet::V4(network)) };
+            let route = Route { dev: Some(link.index), scope: Scope::Link, ..Route::to(network) };
             Ok(rtnl.replace_route(&route)?)
         })?
     }

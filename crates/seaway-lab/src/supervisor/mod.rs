@@ -14,10 +14,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use ipnet::IpNet;
 use seaway_net::netns::NetNs;
 use serde::{Deserialize, Serialize};
 
 use crate::boxes::{Boxes, NodeFiles, RESOLVER};
+use crate::family::Family;
 use crate::file::Host;
 use crate::paths::Paths;
 use crate::state::Design;
@@ -146,10 +148,10 @@ impl Lab {
                 switch: Switch::Cloud,
                 port: "control-plane".into(),
                 interface: "eth0",
-                addresses: vec![(cloud.control_plane, cloud.network.prefix_len())],
+                addresses: cloud.on_link(&cloud.control_plane),
             }],
         )?;
-        self.fabric.route(&netns, None, cloud.gateway)?;
+        self.fabric.route(&netns, &cloud.gateways)?;
         let path = self.fabric.path("control-plane");
         let apiserver = self.boxes().apiserver(&path, self.task.listener);
         Unit::start(apiserver.spec, self.log(&apiserver.log)?, Restart::Always)?;
@@ -160,7 +162,9 @@ impl Lab {
 
     fn start_gateway(&self) -> anyhow::Result<()> {
         let cloud = &self.task.design.cloud;
-        let public = cloud.source_nat.iter().flat_map(|nat| &nat.addresses).map(|address| (*address, 32));
+        let own = cloud.gateways_public.iter();
+        let public = own.chain(cloud.source_nat.iter().flat_map(|nat| &nat.addresses));
+        let public: std::collections::BTreeSet<IpNet> = public.map(|address| IpNet::from(*address)).collect();
         self.fabric.attach(
             "gateway",
             &[
@@ -168,13 +172,13 @@ impl Lab {
                     switch: Switch::Cloud,
                     port: "gateway".into(),
                     interface: "eth0",
-                    addresses: vec![(cloud.gateway, cloud.network.prefix_len())],
+                    addresses: cloud.on_link(&cloud.gateways),
                 },
                 Attachment {
                     switch: Switch::Internet,
                     port: "gateway-inet".into(),
                     interface: "eth1",
-                    addresses: std::iter::once((cloud.gateway_public, 24)).chain(public).collect(),
+                    addresses: public.into_iter().collect(),
                 },
             ],
         )?;
@@ -186,7 +190,8 @@ impl Lab {
 
     fn start_internet(&self) -> anyhow::Result<()> {
         let internet = &self.task.design.internet;
-        let resolver = Host { name: RESOLVER.into(), addresses: vec![internet.resolver], ..Host::default() };
+        let resolver =
+            Host { name: RESOLVER.into(), addresses: internet.resolver.to_vec(), ..Host::default() };
         for (n, host) in std::iter::once(&resolver).chain(&internet.hosts).enumerate() {
             self.attach_host(n, host)?;
             let path = self.fabric.path(&of_internet(&host.name));
@@ -203,7 +208,7 @@ impl Lab {
 
     fn attach_host(&self, n: usize, host: &Host) -> anyhow::Result<()> {
         let port = format!("host-{n}");
-        let addresses = host.addresses.iter().map(|address| (*address, 32)).collect();
+        let addresses = host.addresses.iter().map(|address| IpNet::from(*address)).collect();
         let name = of_internet(&host.name);
         self.fabric
             .attach(&name, &[Attachment { switch: Switch::Internet, port, interface: "eth0", addresses }])?;
@@ -213,7 +218,9 @@ impl Lab {
     /// All of the internet is on one switch.
     fn reach_the_internet(&self, name: &str, interface: &str) -> anyhow::Result<()> {
         let netns = NetNs::open(self.fabric.path(name))?;
-        for network in crate::file::documentation_networks() {
+        let families = self.task.design.ip_family().all();
+        let used = |network: &IpNet| families.contains(&Family::of_net(network));
+        for network in crate::file::documentation_networks().into_iter().filter(used) {
             self.fabric.route_on_link(&netns, network, interface)?;
         }
         Ok(())
@@ -241,10 +248,10 @@ impl Lab {
                 switch: Switch::Cloud,
                 port: name.into(),
                 interface: "eth0",
-                addresses: vec![(node.address, cloud.network.prefix_len())],
+                addresses: cloud.on_link(&node.addresses),
             }],
         )?;
-        self.fabric.route(&netns, None, cloud.gateway)?;
+        self.fabric.route(&netns, &cloud.gateways)?;
         let files = self.task.node_files.get(name).cloned().unwrap_or_default();
         let made = self.boxes().node(node, &self.fabric.path(name), &files);
         let unit = Unit::start(made.spec, self.log(&made.log)?, Restart::Never)?;

@@ -10,11 +10,8 @@ use crate::world::{AppliedFacts, HostFacts, NodeFacts, PodFacts, ServiceFacts};
 
 /// What a host of the internet does with a packet; `None`: that depends on which of its sources the packet has.
 pub(super) fn answer_of(host: &HostFacts, packet: &Packet) -> Option<Verdict> {
-    let allowed = |ip: &IpAddr| match (&host.allow, ip) {
-        (None, _) => true,
-        (Some(list), IpAddr::V4(ip)) => list.iter().any(|net| net.contains(ip)),
-        (Some(_), IpAddr::V6(_)) => false,
-    };
+    let allowed =
+        |ip: &IpAddr| host.allow.as_ref().is_none_or(|list| list.iter().any(|net| net.contains(ip)));
     match (packet.proto, packet.port) {
         (Proto::Icmp, _) => Some(Verdict::Delivered),
         (_, 53) if host.resolver => Some(Verdict::Delivered),

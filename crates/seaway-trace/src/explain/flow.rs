@@ -104,10 +104,10 @@ pub(crate) fn ways(world: &World, caller: &Caller, proto: Proto, address: IpAddr
         Caller::Node(name) => walk.leave_node(name, &caller.place(), packet(None)),
         Caller::Host(name) => match world.hosts.iter().find(|host| host.name == *name) {
             Some(host) => {
-                let mut sources = host.addresses.iter().copied().map(IpAddr::V4);
+                let mut sources = host.addresses.iter().copied();
                 // Whoever calls one of its own addresses calls from that address.
                 let own = sources.clone().find(|source| *source == address);
-                let source = own.or_else(|| sources.next().filter(|_| address.is_ipv4()));
+                let source = own.or_else(|| sources.find(|source| source.is_ipv4() == address.is_ipv4()));
                 walk.leave_host(host, packet(source))
             }
             None => Vec::new(),

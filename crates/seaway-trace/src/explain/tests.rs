@@ -164,11 +164,11 @@ impl Recipe {
                 {"nodes": ["172.18.0.11"], "addresses": ["203.0.113.11"], "inbound": true},
                 {"nodes": ["172.18.0.12"], "addresses": ["203.0.113.12"], "inbound": true}]),
         };
-        let nodes =
-            (1..=self.nodes).map(|n| serde_json::json!({"name": format!("node-{n}"), "address": node_ip(n)}));
+        let nodes = (1..=self.nodes)
+            .map(|n| serde_json::json!({"name": format!("node-{n}"), "addresses": [node_ip(n)]}));
         let plan = serde_json::json!({
-            "network": "172.18.0.0/16", "mtu": 1500, "gateway": "172.18.0.1", "gatewayPublic": "203.0.113.1",
-            "controlPlane": "172.18.0.2", "nodes": nodes.collect::<Vec<_>>(), "sourceNat": nats,
+            "networks": ["172.18.0.0/16"], "mtu": 1500, "gateways": ["172.18.0.1"], "gatewaysPublic": ["203.0.113.1"],
+            "controlPlane": ["172.18.0.2"], "nodes": nodes.collect::<Vec<_>>(), "sourceNat": nats,
         });
         Some(serde_json::from_value(plan).unwrap())
     }

@@ -144,19 +144,23 @@ fn names(lab: &Lab, pods: &[Pod]) -> BTreeMap<IpAddr, String> {
         }
     }
     for node in &lab.cloud.nodes {
-        names.insert(node.address.into(), node.name.clone());
+        names.extend(node.addresses.iter().map(|address| (*address, node.name.clone())));
     }
     for nat in &lab.cloud.source_nat {
         for address in &nat.addresses {
-            names.entry((*address).into()).or_insert_with(|| "the cloud's public address".to_owned());
+            names.entry(*address).or_insert_with(|| "the cloud's public address".to_owned());
         }
     }
-    names.insert(lab.cloud.gateway.into(), "gateway".to_owned());
-    names.insert(lab.cloud.control_plane.into(), "control plane".to_owned());
-    names.insert(lab.internet.resolver.into(), "resolver".to_owned());
+    for (addresses, name) in [
+        (&lab.cloud.gateways, "gateway"),
+        (&lab.cloud.control_plane, "control plane"),
+        (&*lab.internet.resolver, "resolver"),
+    ] {
+        names.extend(addresses.iter().map(|address| (*address, name.to_owned())));
+    }
     for host in &lab.internet.hosts {
         for address in &host.addresses {
-            names.insert((*address).into(), host.name.clone());
+            names.insert(*address, host.name.clone());
         }
     }
     names

@@ -16,8 +16,7 @@ impl Walk<'_> {
         let state = packet.state();
         let source = packet.sources.first().copied();
         let is_node = |ip: &IpAddr| {
-            cloud.nodes.iter().any(|node| IpAddr::V4(node.address) == *ip)
-                || IpAddr::V4(cloud.control_plane) == *ip
+            cloud.nodes.iter().any(|node| node.addresses.contains(ip)) || cloud.control_plane.contains(ip)
         };
         if !source.as_ref().is_some_and(is_node) {
             let note = "the source is not a node's address: dropped without an answer";
@@ -33,21 +32,19 @@ impl Walk<'_> {
                 BTreeSet::new(),
             );
         }
-        let IpAddr::V4(destination) = packet.destination else {
-            return self.end_unknown("gateway", "the cloud has no IPv6", packet.sources);
-        };
+        let destination = packet.destination;
         if let Some(nat) =
             cloud.source_nat.iter().find(|nat| nat.inbound && nat.addresses.contains(&destination))
         {
             let Some(node) =
-                nat.nodes.first().and_then(|ip| self.world.nodes.values().find(|n| n.has(IpAddr::V4(*ip))))
+                nat.nodes.first().and_then(|ip| self.world.nodes.values().find(|n| n.has(*ip)))
             else {
                 return self.end_unknown("gateway", "the node is not known", packet.sources);
             };
             return self.turn_back_into_the_cloud(node, packet);
         }
-        if destination == cloud.gateway
-            || destination == cloud.gateway_public
+        if cloud.gateways.contains(&destination)
+            || cloud.gateways_public.contains(&destination)
             || cloud.source_nat.iter().any(|nat| nat.addresses.contains(&destination))
         {
             let answer = if packet.proto == Proto::Icmp { Verdict::Delivered } else { Verdict::Refused };
@@ -66,7 +63,7 @@ impl Walk<'_> {
         let public = cloud
             .source_nat
             .iter()
-            .find(|nat| source.is_some_and(|ip| nat.nodes.iter().any(|node| IpAddr::V4(*node) == ip)));
+            .find(|nat| source.is_some_and(|ip| nat.nodes.contains(&ip)));
         let Some(public) = public else {
             let note = "no NAT gateway is for this node: it goes on with a private source, to which no answer finds back";
             self.push(
@@ -84,7 +81,7 @@ impl Walk<'_> {
                 packet,
             );
         };
-        let addresses: BTreeSet<IpAddr> = public.addresses.iter().copied().map(IpAddr::V4).collect();
+        let addresses: BTreeSet<IpAddr> = public.addresses.iter().copied().collect();
         let (object, note) = match (public.inbound, addresses.len()) {
             (true, _) => ("one-to-one address", "the node has a public address of its own".to_owned()),
             (false, 1) => ("NAT gateway", "the gateway's one public address becomes the source".to_owned()),

@@ -76,9 +76,7 @@ impl Walk<'_> {
 
     pub(super) fn leave_host(mut self, host: &HostFacts, packet: Packet) -> Vec<Way> {
         let place = format!("internet/{}", host.name);
-        let IpAddr::V4(destination) = packet.destination else {
-            return self.end_unknown(&place, "the internet has no IPv6", packet.sources);
-        };
+        let destination = packet.destination;
         let state = packet.state();
         if host.addresses.contains(&destination) {
             let hop = Hop::new(HopKind::Route, place, "local table", "the host calls itself");
@@ -99,7 +97,7 @@ impl Walk<'_> {
             return self.end_unknown(&place, "nothing declares the cloud", packet.sources);
         };
         let nat = cloud.source_nat.iter().find(|nat| nat.addresses.contains(&destination));
-        if nat.is_none() && destination != cloud.gateway_public {
+        if nat.is_none() && !cloud.gateways_public.contains(&destination) {
             let note = format!("{destination} is no public address: the internet has no way there");
             self.push(
                 Hop::new(HopKind::Route, place, "route of the host", note)
@@ -115,7 +113,7 @@ impl Walk<'_> {
                 .expect(Expect::Link { link: "eth0".into(), mtu: None }),
         );
         let node = nat.filter(|nat| nat.inbound).and_then(|nat| nat.nodes.first());
-        let node = node.and_then(|ip| self.world.nodes.values().find(|node| node.has(IpAddr::V4(*ip))));
+        let node = node.and_then(|ip| self.world.nodes.values().find(|node| node.has(*ip)));
         let Some(node) = node else {
             let answer = if packet.proto == Proto::Icmp { Verdict::Delivered } else { Verdict::Refused };
             return self.arrive(

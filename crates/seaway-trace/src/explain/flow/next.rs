@@ -65,9 +65,9 @@ impl<'a> Walk<'a> {
         }
         match &self.world.cloud {
             None => Next::Beyond,
-            Some(cloud) if destination == IpAddr::V4(cloud.gateway) => Next::Gateway,
+            Some(cloud) if cloud.gateways.contains(&destination) => Next::Gateway,
             Some(cloud) => {
-                let declared = || matches!(destination, IpAddr::V4(ip) if cloud.network.contains(&ip));
+                let declared = || cloud.networks.iter().any(|net| net.contains(&destination));
                 let on_link = node.is_on_link(destination).unwrap_or_else(declared);
                 if on_link { Next::Neighbor } else { Next::Gateway }
             }
