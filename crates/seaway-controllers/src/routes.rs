@@ -11,7 +11,7 @@ use crate::cluster::Queues;
 use crate::controllers::mirror;
 use crate::controllers::namespace::DEFAULT_ACCOUNT;
 use crate::controllers::scheduler;
-use crate::controllers::slices::{CONTROLLER, MANAGED_BY, SERVICE_NAME};
+use crate::controllers::slices::{CONTROLLER, MANAGED_BY, SERVICE_NAME, topology};
 use crate::meta::{deleting, pod_finished, pod_node, pod_ready, selects, service_selects};
 use crate::object::{Stores, Watched};
 use crate::store::{Change, Key, controller_uid};
@@ -91,6 +91,10 @@ impl Routed for Node {
         if old.is_some() && new.is_none() {
             // Its part of the pod network is free for one that got none.
             stores.nodes.iter().for_each(|(key, _)| queues.node_cidrs.add(key.name.clone()));
+        }
+        // The zones' parts of all processors are others now.
+        for (key, _) in stores.services.iter().filter(|(_, service)| topology::is_asked_for(service)) {
+            queues.slices.add(key.clone());
         }
         for pod in stores.pods.in_group(&name) {
             queues.evictions.add(Key::of(&pod.metadata));

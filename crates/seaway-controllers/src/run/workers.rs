@@ -117,10 +117,17 @@ async fn sync_slices(c: &Context, key: Key) -> Result<Again, Error> {
                     .collect();
                 let zone = |node: &str| {
                     let node = stores.nodes.get(&Key::new("", node))?;
-                    node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
+                    node.metadata.labels.as_ref()?.get(slices::topology::ZONE).cloned()
                 };
                 let pods = selected_pods(&stores, service);
-                slices::decide(&slices::Observed { service, pods: &pods, slices: &slices, zone: &zone })
+                let shares = || slices::topology::shares(stores.nodes.iter().map(|(_, node)| &**node));
+                slices::decide(&slices::Observed {
+                    service,
+                    pods: &pods,
+                    slices: &slices,
+                    zone: &zone,
+                    shares: &shares,
+                })
             }
             None => Vec::new(),
         }

@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::watch_object;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::cni::Network;
@@ -97,7 +97,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
 async fn tell(api: &Api<Node>, node: &Node) -> kube::Result<Node> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let params = PatchParams::default();
-    let status = json!({"status": node.status});
+    let status = patch(node.status.as_ref());
     match api.patch_status(name, &params, &Patch::Strategic(status)).await {
         Ok(fresh) => {
             let has = fresh.metadata.labels.clone().unwrap_or_default();
@@ -110,6 +110,16 @@ async fn tell(api: &Api<Node>, node: &Node) -> kube::Result<Node> {
         Err(kube::Error::Api(answer)) if answer.code == 404 => api.create(&PostParams::default(), node).await,
         Err(error) => Err(error),
     }
+}
+
+/// The patch that makes the status this one. Addresses are merged by type, of which a node of two families has two of one: they are
+/// replaced as a whole, as kubelet does (kubernetes/kubernetes issue 52387).
+fn patch(status: Option<&NodeStatus>) -> Value {
+    let mut patch = json!({ "status": status });
+    if let Some(addresses) = patch.pointer_mut("/status/addresses").and_then(Value::as_array_mut) {
+        addresses.push(json!({"$patch": "replace"}));
+    }
+    patch
 }
 
 /// Why pods can't have a network, where they can't.

@@ -54,15 +54,21 @@ impl Check {
             Self::Tcp(action) => {
                 let (host, port) =
                     (host(place.ip, action.host.as_deref())?, number(&place.ports, &action.port)?);
-                let fail = format!("dial tcp {host}:{port}: i/o timeout");
+                let place = authority(&host, port);
+                let fail = format!("dial tcp {place}: i/o timeout");
                 let connecting = async {
                     let connected = TcpStream::connect((host.as_str(), port)).await;
-                    connected.map(drop).map_err(|error| format!("dial tcp {host}:{port}: {error}"))
+                    connected.map(drop).map_err(|error| format!("dial tcp {place}: {error}"))
                 };
                 tokio::time::timeout(timeout, connecting).await.unwrap_or_else(late(fail))
             }
         }
     }
+}
+
+/// Host and port; an IPv6 address in brackets (RFC 3986, section 3.2.2).
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 async fn exec(place: &Place, command: Vec<String>, timeout: Duration) -> Result<(), String> {
@@ -116,8 +122,7 @@ impl Target {
 
     /// Host and port, as a URL and the `Host` header have them.
     fn authority(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        authority(&self.host, self.port)
     }
 
     fn url(&self) -> String {

@@ -2,7 +2,9 @@
 
 pub(super) mod backends;
 mod pack;
+pub mod topology;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -37,6 +39,8 @@ pub struct Observed<'a> {
     pub slices: &'a [Arc<EndpointSlice>],
     /// The zone of a node, by the node's name.
     pub zone: &'a dyn Fn(&str) -> Option<String>,
+    /// The part of the cluster's processors that each zone has ([`topology::shares`]).
+    pub shares: &'a dyn Fn() -> Option<BTreeMap<String, f64>>,
 }
 
 /// Whether the Service's endpoints come from pods.
@@ -52,7 +56,10 @@ pub fn decide(observed: &Observed<'_>) -> Vec<Action> {
     if deleting(service) || !is_selecting(service) {
         return Vec::new();
     }
-    let groups = backends::groups(service, observed.pods, observed.zone);
+    let mut groups = backends::groups(service, observed.pods, observed.zone);
+    if topology::is_asked_for(service) {
+        topology::assign(&mut groups, (observed.shares)().as_ref());
+    }
     let slices: Vec<&EndpointSlice> = observed
         .slices
         .iter()

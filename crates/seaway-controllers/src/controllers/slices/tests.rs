@@ -64,7 +64,8 @@ fn pod(number: usize, ready: bool) -> Pod {
 fn round(service: &Service, pods: &[Pod], slices: &mut Vec<Arc<EndpointSlice>>) -> Vec<&'static str> {
     let pods: Vec<_> = pods.iter().cloned().map(Arc::new).collect();
     let zone = |node: &str| (node == "node-1").then(|| "zone-a".to_owned());
-    let actions = decide(&Observed { service, pods: &pods, slices, zone: &zone });
+    let shares = || Some([("zone-a".to_owned(), 0.5), ("zone-b".to_owned(), 0.5)].into());
+    let actions = decide(&Observed { service, pods: &pods, slices, zone: &zone, shares: &shares });
     let mut did = Vec::new();
     for action in actions {
         match action {
@@ -230,4 +231,30 @@ fn headless_and_not_ours() {
         change(service.spec.as_mut().unwrap());
         assert!(round(&service, &[pod(0, true)], &mut Vec::new()).is_empty());
     }
+}
+
+#[test]
+fn hints() {
+    let zones = |slices: &[Arc<EndpointSlice>]| -> Vec<String> {
+        let hints = endpoints(slices).into_iter().filter_map(|e| e.hints.clone()?.for_zones);
+        hints.flatten().map(|zone| zone.name).collect()
+    };
+    let pods: Vec<Pod> = (0..4).map(|n| pod(n, true)).collect();
+    let mut slices = Vec::new();
+    let mut near = service();
+    near.spec.as_mut().unwrap().traffic_distribution = Some("PreferSameZone".into());
+    round(&near, &pods, &mut slices);
+    assert_eq!(zones(&slices), ["zone-a"; 4]);
+    near.spec.as_mut().unwrap().traffic_distribution = Some("PreferSameNode".into());
+    round(&near, &pods, &mut slices);
+    let nodes = endpoints(&slices)[0].hints.clone().unwrap().for_nodes.unwrap();
+    assert_eq!(nodes[0].name, "node-1");
+    // The annotation goes first, and shares out.
+    let auto = ("service.kubernetes.io/topology-mode".to_owned(), "Auto".to_owned());
+    near.metadata.annotations = Some([auto].into());
+    round(&near, &pods, &mut slices);
+    let mut seen = zones(&slices);
+    seen.sort_unstable();
+    assert_eq!(seen, ["zone-a", "zone-a", "zone-b", "zone-b"]);
+    assert!(round(&near, &pods, &mut slices).is_empty(), "nothing to do twice");
 }

@@ -36,8 +36,7 @@ impl Walk<'_> {
         if let Some(nat) =
             cloud.source_nat.iter().find(|nat| nat.inbound && nat.addresses.contains(&destination))
         {
-            let Some(node) =
-                nat.nodes.first().and_then(|ip| self.world.nodes.values().find(|n| n.has(*ip)))
+            let Some(node) = nat.nodes.first().and_then(|ip| self.world.nodes.values().find(|n| n.has(*ip)))
             else {
                 return self.end_unknown("gateway", "the node is not known", packet.sources);
             };
@@ -60,10 +59,7 @@ impl Walk<'_> {
             );
             return self.end(Verdict::Unreachable, "nobody has that address", BTreeSet::new());
         };
-        let public = cloud
-            .source_nat
-            .iter()
-            .find(|nat| source.is_some_and(|ip| nat.nodes.contains(&ip)));
+        let public = cloud.source_nat.iter().find(|nat| source.is_some_and(|ip| nat.nodes.contains(&ip)));
         let Some(public) = public else {
             let note = "no NAT gateway is for this node: it goes on with a private source, to which no answer finds back";
             self.push(
