@@ -37,7 +37,8 @@ pub(crate) trait Part: Send + 'static {
         Vec::new()
     }
 
-    /// How often everything is compared although nobody is known to have changed anything; `None` where a watch tells.
+    /// How long after a reconciliation everything is compared although nobody is known to have changed anything; `None` where a
+    /// watch tells.
     fn resync(&self) -> Option<Duration> {
         None
     }
@@ -59,7 +60,6 @@ pub(crate) async fn keep(
 ) {
     let name = part.name();
     shared.with_part(name, |_| {});
-    let resync = part.resync();
     let mut retry: Option<Duration> = None;
     // When to reconcile unasked: after an error soon, else as a resync. What comes in between does not put it off.
     let mut due: Option<Instant> = None;
@@ -114,7 +114,7 @@ pub(crate) async fn keep(
             }
         };
         retry = next_retry(retry, outcome.is_ok());
-        due = retry.or(resync).map(|delay| Instant::now() + delay);
+        due = retry.or_else(|| part.resync()).map(|delay| Instant::now() + delay);
         let elapsed = queued.elapsed();
         report(name, generation, elapsed, retry, &outcome);
         shared.with_part(name, |status: &mut PartStatus| status.end(generation, elapsed, &outcome));

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use seaway_kube::Update;
@@ -9,7 +10,7 @@ use seaway_model::{
     DetectLocal, Difference, EgressPlan, NodePlan, PlanDiff, ProxyPlan, ProxySettings, ServiceAddress,
     ServicePlan, Snapshot,
 };
-use seaway_proxy::{FlowCleaner, ServiceDriver, leaves_flows};
+use seaway_proxy::{FlowCleaner, RETRY_REFUSED, ServiceDriver, leaves_flows};
 
 use crate::part::{Outcome, Part};
 use crate::status::Shared;
@@ -36,6 +37,8 @@ pub(crate) struct Services<D> {
     driver: D,
     cleaner: FlowCleaner,
     shared: Arc<Shared>,
+    /// The kernel refuses some Services.
+    refused: bool,
 }
 
 impl<D: ServiceDriver> Services<D> {
@@ -48,7 +51,7 @@ impl<D: ServiceDriver> Services<D> {
         let services = ServicePlan::new(shared.node.as_str());
         let plan = NodePlan { services, ..NodePlan::default() };
         let (diff, changed) = (PlanDiff::default(), HashSet::new());
-        Self { settings, plan, diff, changed, driver, cleaner, shared }
+        Self { settings, plan, diff, changed, driver, cleaner, shared, refused: false }
     }
 
     fn look_at_node(&self, snapshot: &Snapshot) {
@@ -105,6 +108,7 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
         let left_behind = diff.ports.iter().filter(|change| leaves_flows(change));
         self.changed.extend(left_behind.map(|change| change.address));
         let report = self.driver.apply(&self.plan, &diff).map_err(|error| error.to_string())?;
+        self.refused = !report.refused.is_empty();
         self.shared.publish(self.plan.clone());
         if !self.changed.is_empty() {
             self.cleaner.check(self.changed.drain(), &self.plan);
@@ -117,6 +121,10 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
 
     fn mark_dirty(&mut self) {
         self.driver.mark_dirty();
+    }
+
+    fn resync(&self) -> Option<Duration> {
+        self.refused.then_some(RETRY_REFUSED)
     }
 
     fn differences(&mut self) -> Vec<Difference> {

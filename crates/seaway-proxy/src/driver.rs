@@ -1,14 +1,35 @@
 //! What a service driver does, whatever it programs.
 
+use std::error::Error;
+use std::fmt;
+
 use seaway_model::{Difference, NodePlan, ObjectName, PlanDiff};
 
 /// What a driver did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// It compared the whole state with the kernel's.
     pub full: bool,
     /// Changes made: rules, chains, sets and single elements. 0: nothing was committed.
     pub operations: usize,
+    /// The Services that the kernel refuses: all others are in force. They are tried again when they change, and by a call
+    /// [`RETRY_REFUSED`](crate::RETRY_REFUSED) later.
+    pub refused: Vec<Refused>,
+}
+
+/// A Service that is kept out of what is programmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The Service.
+    pub service: ObjectName,
+    /// The object at fault, and what the kernel said.
+    pub reason: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service {}: {}", self.service, self.reason)
+    }
 }
 
 /// Why a driver could not do it. After any error the driver's next `apply` is a full sync.
@@ -20,7 +41,7 @@ pub enum DriverError {
         /// The Service that the refused object stands for, where it stands for one.
         service: Option<ObjectName>,
         /// What the kernel said.
-        source: seaway_net::nft::NftError,
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
@@ -43,7 +64,8 @@ pub trait ServiceDriver: Send {
     /// Reads what is there, and makes of it what `plan` says. Changes nothing where nothing differs.
     ///
     /// # Errors
-    /// The kernel cannot be read or refuses a change; then none of this call's changes to the table at fault is made.
+    /// The kernel cannot be read, or refuses what stands for no Service in particular; then none of this call's changes to the
+    /// table at fault is made.
     fn sync(&mut self, plan: &NodePlan) -> Result<Report, DriverError>;
 
     /// Makes the changes of `diff`, which leads from the plan of the last successful call to `plan`, without reading.

@@ -14,9 +14,11 @@ mod flows;
 pub mod leftovers;
 mod nftables;
 mod programmed;
+mod quarantine;
 mod ruleset;
 mod slots;
 
-pub use driver::{DriverError, Report, ServiceDriver};
+pub use driver::{DriverError, Refused, Report, ServiceDriver};
 pub use flows::{FlowCleaner, Flows, Kind as FlowKind, leaves_flows};
 pub use nftables::{NftablesDriver, OwnCommits, TABLE};
+pub use quarantine::RETRY_REFUSED;

@@ -1,16 +1,18 @@
 //! The nf_tables driver: tables `ip seaway` and `ip6 seaway`, nobody else's.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use seaway_model::{
-    Difference, EgressPlan, NodePlan, ObjectName, PlanDiff, Protocol, ProxyPlan, ServiceAddress,
+    Difference, EgressPlan, NodePlan, ObjectName, PlanDiff, PortChange, Protocol, ProxyPlan, ServiceAddress,
 };
 use seaway_net::nft::{Nft, NftError, Object, Observed, Operation, Table, TableId, Transaction, diff};
 
 use crate::driver::{DriverError, Report, ServiceDriver};
-use crate::programmed::{Programmed, indices};
-use crate::ruleset::{self, IpFamily, SetId};
+use crate::programmed::{Programmed, indices, users};
+use crate::quarantine::{Quarantine, RETRY_REFUSED};
+use crate::ruleset::{self, IpFamily, NumberedChain, SetId};
 use crate::{affinity, differences};
 
 /// The name of the driver's tables, one in each of the families `ip` and `ip6`.
@@ -40,6 +42,9 @@ impl OwnCommits {
     }
 }
 
+/// How often a sync goes on without what the kernel has named: each time it names up to 1,025 elements.
+const ROUNDS: usize = 8;
+
 /// Programs services and masquerade into nf_tables by elements of flat maps.
 #[derive(Debug)]
 pub struct NftablesDriver<N> {
@@ -53,6 +58,8 @@ pub struct NftablesDriver<N> {
     /// The kernel is known to have what is written above.
     clean: bool,
     own: Arc<OwnCommits>,
+    /// Services that the kernel refuses.
+    quarantine: Quarantine,
 }
 
 impl<N: Nft> NftablesDriver<N> {
@@ -65,7 +72,15 @@ impl<N: Nft> NftablesDriver<N> {
             proxy: ProxyPlan::default(),
             clean: false,
             own: Arc::default(),
+            quarantine: Quarantine::new(RETRY_REFUSED),
         }
+    }
+
+    /// The same driver, which tries what was refused again so long after.
+    #[must_use]
+    pub fn retrying_refused_after(mut self, patience: Duration) -> Self {
+        self.quarantine = Quarantine::new(patience);
+        self
     }
 
     /// The generations that this driver makes.
@@ -85,19 +100,20 @@ impl<N: Nft> NftablesDriver<N> {
                     Some(observed) => indices(observed, family),
                     None => self.programmed.get(&family).map_or_else(HashMap::new, Programmed::slots),
                 };
-                Programmed::whole(family, plan, &old, observed.as_ref())
+                Programmed::whole(family, plan, &old, observed.as_ref(), &self.quarantine)
             });
             all.push(Compared { family, id, observed, wanted });
         }
         Ok(all)
     }
 
-    fn commit(&mut self, plan: &NodePlan, transaction: &Transaction) -> Result<usize, DriverError> {
+    /// Commits, and tells the number of changes.
+    fn commit(&mut self, transaction: &Transaction) -> Result<usize, NftError> {
         if transaction.is_empty() {
             return Ok(0);
         }
         let before = self.nft.generation();
-        self.nft.commit(transaction).map_err(|source| failure(plan, source))?;
+        self.nft.commit(transaction)?;
         // Where someone else has committed in between it is not known which was ours: let a watcher look.
         if let (Ok(before), Ok(after)) = (before, self.nft.generation())
             && after == before.wrapping_add(1)
@@ -106,27 +122,125 @@ impl<N: Nft> NftablesDriver<N> {
         }
         Ok(size(transaction))
     }
-}
 
-impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
-    fn sync(&mut self, plan: &NodePlan) -> Result<Report, DriverError> {
-        self.clean = false;
+    /// Makes of what is there what `plan` says, but for Services in quarantine; `carefully`, with a message for each element.
+    fn sync_once(&mut self, plan: &NodePlan, carefully: bool) -> Result<usize, NftError> {
         let mut operations = 0;
-        for compared in self.compare(plan).map_err(|source| failure(plan, source))? {
-            operations += self.commit(plan, &compared.transaction())?;
+        for compared in self.compare(plan)? {
+            let transaction = compared.transaction();
+            let transaction = if carefully { transaction.one_by_one() } else { transaction };
+            operations += self.commit(&transaction)?;
             match compared.wanted {
                 Some((_, programmed)) => self.programmed.insert(compared.family, programmed),
                 None => self.programmed.remove(&compared.family),
             };
         }
         for (family, programmed) in &self.programmed {
-            operations += affinity::forget(&mut self.nft, *family, programmed, plan)
-                .map_err(|source| failure(plan, source))?;
+            operations += affinity::forget(&mut self.nft, *family, programmed, plan)?;
         }
+        Ok(operations)
+    }
+
+    /// Makes of what is there what `plan` says, but for what the kernel refuses. See the module [`crate::quarantine`].
+    fn sync_without_refused(&mut self, plan: &NodePlan) -> Result<usize, NftError> {
+        let mut rounds = 0;
+        loop {
+            match self.sync_once(plan, rounds > 0) {
+                Ok(operations) => return Ok(operations),
+                Err(error) if error.object().is_none() || rounds == ROUNDS => return Err(error),
+                Err(error) if rounds > 0 && (error.retry() || !self.keep_out(plan, &error)) => {
+                    return Err(error);
+                }
+                Err(error) => tracing::debug!(%error, "reading everything again"),
+            }
+            rounds += 1;
+        }
+    }
+
+    /// Makes the changes of `diff`, but for Services in quarantine.
+    fn step(&mut self, plan: &NodePlan, diff: &PlanDiff) -> Result<usize, Failed> {
+        let mut operations = 0;
+        let of_family =
+            |(family, known): (&IpFamily, &Programmed)| (*family, known.step(diff, &self.quarantine));
+        let steps: Vec<_> = self.programmed.iter().map(of_family).collect();
+        self.clean = false;
+        let failed = |operations| move |error| Failed { committed: operations > 0, error };
+        for (family, step) in steps {
+            operations += self.commit(&step.transaction).map_err(failed(operations))?;
+            if let Some(programmed) = self.programmed.get_mut(&family) {
+                programmed.committed(step);
+                if affinity::concerns(diff, family) {
+                    operations += affinity::forget(&mut self.nft, family, programmed, plan)
+                        .map_err(failed(operations))?;
+                }
+            }
+        }
+        self.clean = true;
+        Ok(operations)
+    }
+
+    /// As [`Self::step`], trying Services in quarantine again. `None`: it needs a look at everything.
+    fn step_with(&mut self, plan: &NodePlan, diff: &PlanDiff, due: &[ObjectName]) -> Option<usize> {
+        let now = Instant::now();
+        due.iter().for_each(|name| self.quarantine.let_go(name));
+        let failed = match self.step(plan, &with_services(diff, plan, due)) {
+            Ok(operations) => return Some(operations),
+            Err(failed) => failed,
+        };
+        let at_fault = at_fault(plan, &failed.error);
+        let passing = failed.error.retry();
+        if failed.committed
+            || passing
+            || at_fault.is_empty()
+            || at_fault.keys().any(|name| !due.contains(name))
+        {
+            return None;
+        }
+        // As before, and nothing else is to suffer from it: the others of them wait for their turn.
+        let reason = reason(&failed.error, failed.error.object());
+        for name in due {
+            let reason = at_fault.get(name).unwrap_or(&reason).clone();
+            self.quarantine.put(name.clone(), reason, &plan.services, now);
+        }
+        self.step(plan, diff).ok()
+    }
+
+    /// Keeps out the Services that an error is about; `false` where it is about none that is not kept out already.
+    fn keep_out(&mut self, plan: &NodePlan, error: &NftError) -> bool {
+        let now = Instant::now();
+        let mut found = false;
+        for (service, reason) in at_fault(plan, error) {
+            if !self.quarantine.keeps(&service) {
+                tracing::warn!(%service, "the kernel refuses it, so it is kept out: {reason}");
+                self.quarantine.put(service, reason, &plan.services, now);
+                found = true;
+            }
+        }
+        found
+    }
+}
+
+/// A step that failed.
+struct Failed {
+    /// One of the tables has been changed.
+    committed: bool,
+    error: NftError,
+}
+
+impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
+    fn sync(&mut self, plan: &NodePlan) -> Result<Report, DriverError> {
+        self.clean = false;
+        self.quarantine.release(&plan.services, Instant::now());
+        let before = self.quarantine.clone();
+        let operations = self.sync_without_refused(plan).map_err(|error| {
+            // All for nothing: nobody is to be out on account of it.
+            self.quarantine = before;
+            failure(plan, error)
+        })?;
         self.egress = plan.egress.clone();
         self.proxy = plan.proxy.clone();
         self.clean = true;
-        Ok(Report { full: true, operations })
+        Ok(Report { full: true, operations, refused: self.quarantine.refused() })
     }
 
     fn apply(&mut self, plan: &NodePlan, diff: &PlanDiff) -> Result<Report, DriverError> {
@@ -135,22 +249,15 @@ impl<N: Nft + Send> ServiceDriver for NftablesDriver<N> {
         if !self.clean || !same || !IpFamily::BOTH.into_iter().all(known) {
             return self.sync(plan);
         }
-        let mut operations = 0;
-        let steps: Vec<_> =
-            self.programmed.iter().map(|(family, known)| (*family, known.step(diff))).collect();
-        self.clean = false;
-        for (family, step) in steps {
-            operations += self.commit(plan, &step.transaction)?;
-            if let Some(programmed) = self.programmed.get_mut(&family) {
-                programmed.committed(step);
-                if affinity::concerns(diff, family) {
-                    operations += affinity::forget(&mut self.nft, family, programmed, plan)
-                        .map_err(|source| failure(plan, source))?;
-                }
-            }
+        let due = self.quarantine.due(diff, Instant::now());
+        let operations = match due.as_slice() {
+            [] => self.step(plan, diff).map_err(|failed| tracing::debug!(error = %failed.error, "step")).ok(),
+            due => self.step_with(plan, diff, due),
+        };
+        match operations {
+            Some(operations) => Ok(Report { full: false, operations, refused: self.quarantine.refused() }),
+            None => self.sync(plan),
         }
-        self.clean = true;
-        Ok(Report { full: false, operations })
     }
 
     fn mark_dirty(&mut self) {
@@ -214,7 +321,53 @@ fn size(transaction: &Transaction) -> usize {
 }
 
 fn failure(plan: &NodePlan, source: NftError) -> DriverError {
-    DriverError::Kernel { service: source.object().and_then(|object| service_of(plan, object)), source }
+    let service = source.object().and_then(|object| services_of(plan, object).pop_first());
+    DriverError::Kernel { service, source: Box::new(source) }
+}
+
+/// Why an object was refused.
+fn reason(error: &NftError, object: Option<&Object>) -> String {
+    match (error, object) {
+        (NftError::Refused { errno, .. }, Some(object)) => {
+            format!("{object}: {}", std::io::Error::from_raw_os_error(*errno))
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The Services that what was refused stands for, each with the reason.
+fn at_fault(plan: &NodePlan, error: &NftError) -> BTreeMap<ObjectName, String> {
+    let mut found = BTreeMap::new();
+    for object in error.objects() {
+        for service in services_of(plan, object) {
+            found.entry(service).or_insert_with(|| reason(error, Some(object)));
+        }
+    }
+    found
+}
+
+/// `diff`, and beyond it all addresses of `services` as if they were new.
+fn with_services(diff: &PlanDiff, plan: &NodePlan, services: &[ObjectName]) -> PlanDiff {
+    let added = plan.services.ports().filter(|port| services.contains(&port.service));
+    let mut ports: BTreeMap<_, _> = added
+        .map(|port| {
+            (port.address, PortChange { address: port.address, before: None, after: Some(port.clone()) })
+        })
+        .collect();
+    ports.extend(diff.ports.iter().map(|change| (change.address, change.clone())));
+    PlanDiff { ports: ports.into_values().collect(), ..diff.clone() }
+}
+
+/// The Services that an object stands for: its address's, or those that go to the chain.
+fn services_of(plan: &NodePlan, object: &Object) -> BTreeSet<ObjectName> {
+    match object {
+        Object::Element { .. } => service_of(plan, object).into_iter().collect(),
+        Object::Chain(chain) | Object::Rule { chain, .. } => match NumberedChain::of_name(chain) {
+            Some(chain) => users(plan, chain).cloned().collect(),
+            None => BTreeSet::new(),
+        },
+        Object::Table | Object::Set(_) | Object::Transaction => BTreeSet::new(),
+    }
 }
 
 /// The Service whose address an element's key begins with.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use seaway_model::{Backend, NodePlan, PlanDiff, PortPlan, Protocol, ServiceAddress, SetChange};
+use seaway_model::{Backend, NodePlan, ObjectName, PlanDiff, PortPlan, Protocol, ServiceAddress, SetChange};
 use seaway_net::nft::{Data, Element, Observed, SetSpec, Table, TableId, Transaction, Value, Verdict};
 
+use crate::quarantine::Quarantine;
 use crate::ruleset::{self, IpFamily, NumberedChain, Placed, SetId};
 use crate::slots::arrange;
 
@@ -90,17 +91,20 @@ impl Port {
 
 impl Programmed {
     /// The whole table that `plan` asks for, where endpoints keep the indices that they have in `old` and the chains
-    /// of `observed` that nobody uses stay, within bounds; and what will have been programmed by it.
+    /// of `observed` that nobody uses stay, within bounds; and what will have been programmed by it. Services in quarantine are
+    /// left out.
     pub(crate) fn whole(
         family: IpFamily,
         plan: &NodePlan,
         old: &HashMap<ServiceAddress, Vec<Backend>>,
         observed: Option<&Observed>,
+        quarantine: &Quarantine,
     ) -> (Table, Self) {
         let mut table = ruleset::skeleton(family, &plan.egress, &plan.proxy);
         let specs = table.sets.iter().map(|set| set.spec.clone()).collect();
         let mut programmed = Self { family, specs, ports: HashMap::new(), chains: BTreeMap::new() };
-        for port in plan.services.ports().filter(|port| of_family(family, &port.address)) {
+        let ports = plan.services.ports().filter(|port| of_family(family, &port.address));
+        for port in ports.filter(|port| !quarantine.keeps(&port.service)) {
             let before = old.get(&port.address).map(Vec::as_slice).unwrap_or_default();
             let port = Port::new(port, before);
             for (set, key, element) in port.elements() {
@@ -152,8 +156,8 @@ impl Programmed {
         self.specs.get(set as usize)
     }
 
-    /// The changes that `diff` asks for: elements, and chains for numbers not met before.
-    pub(crate) fn step(&self, diff: &PlanDiff) -> Step {
+    /// The changes that `diff` asks for, but for Services in quarantine: elements, and chains for numbers not met before.
+    pub(crate) fn step(&self, diff: &PlanDiff, quarantine: &Quarantine) -> Step {
         let mut changes = ElementChanges::default();
         let mut step = Step {
             transaction: Transaction::new(TableId::new(self.family.family(), ruleset::TABLE)),
@@ -163,7 +167,8 @@ impl Programmed {
         for change in diff.ports.iter().filter(|change| of_family(self.family, &change.address)) {
             let before = self.ports.get(&change.address);
             let old = before.map(|port| port.slots.as_slice()).unwrap_or_default();
-            let after = change.after.as_ref().map(|plan| Port::new(plan, old));
+            let after = change.after.as_ref().filter(|plan| !quarantine.keeps(&plan.service));
+            let after = after.map(|plan| Port::new(plan, old));
             let placed = |port: Option<&Port>| port.map(Port::elements).unwrap_or_default();
             changes.replace(placed(before), placed(after.as_ref()));
             step.ports.push((change.address, after));
@@ -237,6 +242,14 @@ impl Step {
 
 fn is_prepared(chain: &NumberedChain) -> bool {
     matches!(chain, NumberedChain::Pick { sticky: false, count, from: 0, .. } if *count <= PREPARED_PICKS)
+}
+
+/// The Services whose elements go to a chain.
+pub(crate) fn users(plan: &NodePlan, chain: NumberedChain) -> impl Iterator<Item = &ObjectName> {
+    let uses = move |port: &&Arc<PortPlan>| {
+        Port::new(port, &[]).elements().iter().any(|(.., element)| chain_of(element) == Some(chain))
+    };
+    plan.services.ports().filter(uses).map(|port| &port.service)
 }
 
 /// The chain that an element goes to, if it is one that plans call for.
