@@ -10,6 +10,7 @@
 mod affinity;
 mod differences;
 mod driver;
+mod fake;
 mod flows;
 pub mod leftovers;
 mod nftables;
@@ -19,6 +20,7 @@ mod ruleset;
 mod slots;
 
 pub use driver::{DriverError, Refused, Report, ServiceDriver};
+pub use fake::FakeDriver;
 pub use flows::{FlowCleaner, Flows, Kind as FlowKind, leaves_flows};
 pub use nftables::{NftablesDriver, OwnCommits, TABLE};
 pub use quarantine::RETRY_REFUSED;
