@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ipnet::IpNet;
+use seaway_proxy::leftovers::CleanupKubeProxy;
 
 /// Options of `seaway agent`.
 #[derive(Args, Clone, Debug)]
@@ -51,6 +52,14 @@ pub struct AgentArgs {
     /// A destination that pods reach under their own address, beside the pod network and multicast (may be repeated)
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub non_masquerade_cidr: Vec<IpNet>,
+    /// How Services are served, as kube-proxy's configuration file (KubeProxyConfiguration): detectLocalMode, nodePortAddresses,
+    /// masqueradeAll, conntrack and the sync periods; addresses, kubeconfig and the node's name are this command's own
+    #[arg(long, value_name = "FILE")]
+    pub proxy_config: Option<PathBuf>,
+    /// Whether what a kube-proxy left in the kernel is removed once Services are served from here and no kube-proxy runs: auto
+    /// or never
+    #[arg(long, value_name = "WHEN", default_value_t)]
+    pub cleanup_kube_proxy: CleanupKubeProxy,
     /// Print what would change in the kernel, and end
     #[arg(long)]
     pub dry_run: bool,

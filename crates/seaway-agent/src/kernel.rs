@@ -9,6 +9,14 @@ use seaway_net::conntrack::Conntrack;
 use seaway_net::nft::{Change, Kernel, Monitor};
 use seaway_proxy::{FlowCleaner, NftablesDriver, OwnCommits, TABLE};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use crate::flows::CountedFlows;
+use crate::health_checks;
+use crate::part::keep;
+use crate::services::{ServiceSettings, Services};
+use crate::status::Shared;
+use crate::trouble::{Troubles, tell_conflicts};
 
 /// The service driver of this node.
 pub(crate) fn service_driver() -> anyhow::Result<NftablesDriver<Kernel>> {
@@ -102,8 +110,26 @@ async fn judge(mut seen: mpsc::UnboundedReceiver<Seen>, own: Arc<OwnCommits>, di
     }
 }
 
+/// Begins to serve Services; what is wrong with one is told to `troubles`.
+pub(crate) fn start_services(
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+    settings: ServiceSettings,
+    troubles: &Troubles,
+) -> anyhow::Result<()> {
+    let driver = service_driver()?;
+    let dirty = Arc::new(Notify::new());
+    tasks.spawn(watch_tables(driver.own_commits(), dirty.clone())?);
+    let cleaner = flow_cleaner(shared.clone())?;
+    let services = Services::new(settings, driver, cleaner, shared.clone(), troubles.clone());
+    tasks.spawn(keep(services, shared.source().subscribe(), dirty, shared.clone()));
+    tasks.spawn(health_checks::keep(shared.clone(), troubles.clone()));
+    tasks.spawn(tell_conflicts(shared.clone(), troubles.clone()));
+    Ok(())
+}
+
 /// What forgets this node's flows to endpoints that are gone.
-pub(crate) fn flow_cleaner() -> anyhow::Result<FlowCleaner> {
+fn flow_cleaner(shared: Arc<Shared>) -> anyhow::Result<FlowCleaner> {
     let conntrack = Conntrack::open().context("open connection tracking (this needs CAP_NET_ADMIN)")?;
-    FlowCleaner::start(conntrack).context("start the flow cleaner")
+    FlowCleaner::start(CountedFlows::new(conntrack, shared)).context("start the flow cleaner")
 }

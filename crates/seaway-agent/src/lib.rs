@@ -11,18 +11,26 @@
 mod announce;
 mod args;
 mod differences;
+mod faces;
+mod flows;
 mod health;
+mod health_checks;
 mod kernel;
+mod lateness;
 mod mended;
 mod metrics;
 mod overlay;
 mod part;
+mod proxy;
 mod run;
 mod services;
 mod socket;
 mod status;
 mod system;
+mod takeover;
+mod trouble;
 
 pub use args::AgentArgs;
+pub use proxy::{ProxyArgs, kube_proxy_flags, run_proxy};
 pub use run::run;
 pub use status::{AgentStatus, AppliedPlan, PartStatus};

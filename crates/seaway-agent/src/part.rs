@@ -118,7 +118,7 @@ pub(crate) async fn keep(
         let elapsed = queued.elapsed();
         report(name, generation, elapsed, retry, &outcome);
         shared.with_part(name, |status: &mut PartStatus| status.end(generation, elapsed, &outcome));
-        shared.metrics.observe(name, elapsed, &outcome);
+        shared.metrics.observe(name, shared.families(), elapsed, &outcome);
     }
 }
 

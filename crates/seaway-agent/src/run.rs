@@ -12,18 +12,22 @@ use seaway_kube::{Client, PodScope, ServiceScope, Source, Wanted, connect};
 use seaway_model::{NetConf, NodePlan, ServicePlan};
 use seaway_observe::Observer;
 use seaway_proxy::ServiceDriver;
+use seaway_proxy::leftovers::CleanupKubeProxy;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::announce::Announcement;
 use crate::args::AgentArgs;
+use crate::faces::{self, Place, Places};
 use crate::overlay::{Overlay, OverlaySettings};
 use crate::part::keep;
-use crate::services::{EgressSettings, Services, egress, proxy};
-use crate::status::Shared;
+use crate::proxy::{KubeProxyConfiguration, Mode, Options};
+use crate::services::{self, EgressSettings, ServiceSettings};
+use crate::status::{ProxyFace, Shared};
 use crate::system::System;
-use crate::{health, kernel, overlay, socket};
+use crate::takeover::take_over;
+use crate::trouble::Troubles;
+use crate::{kernel, overlay, proxy, socket};
 
 /// Where flannel has its configuration.
 const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
@@ -58,14 +62,21 @@ async fn serve(args: AgentArgs) -> anyhow::Result<ExitCode> {
         pod_networks: overlay.as_ref().map(|settings| networks(&settings.conf)).unwrap_or_default(),
         non_masquerade: args.non_masquerade_cidr.clone(),
     };
-    let settings = Settings { egress, overlay };
+    let configuration = proxy_configuration(&args)?;
+    let proxy = Options::new(&configuration);
+    let face = ProxyFace::new(&configuration, &proxy);
+    let settings = Settings {
+        services: ServiceSettings { egress: Some(egress), proxy },
+        cleanup_kube_proxy: args.cleanup_kube_proxy,
+        overlay,
+    };
     if args.dry_run {
         return dry_run(&args.node_name, &source, &settings).await;
     }
     let path = args.run_dir.join(socket::NAME);
     let listener = seaway_http::unix::bind(&path).with_context(|| format!("make {}", path.display()))?;
     let observer = Observer::new().context("open the network namespace")?;
-    let shared = Arc::new(Shared::new(args.node_name.clone(), source));
+    let shared = Arc::new(Shared::new(args.node_name.clone(), source, face));
     let mut tasks = JoinSet::new();
     let router = socket::router(shared.clone(), observer);
     tasks.spawn(async move {
@@ -73,8 +84,11 @@ async fn serve(args: AgentArgs) -> anyhow::Result<ExitCode> {
             tracing::error!(%error, "the agent's socket failed");
         }
     });
-    tasks.spawn(health::serve("health", args.healthz_bind, health::health_router(shared.clone())));
-    tasks.spawn(health::serve("metrics", args.metrics_bind, health::metrics_router(shared.clone())));
+    let places = Places {
+        health: Some(Place::later("health", args.healthz_bind)),
+        metrics: Some(Place::later("metrics", args.metrics_bind)),
+    };
+    faces::start(&mut tasks, &shared, places);
     start_parts(&mut tasks, &shared, client, settings)?;
 
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
@@ -89,7 +103,8 @@ async fn serve(args: AgentArgs) -> anyhow::Result<ExitCode> {
 
 /// What the parts are started with.
 struct Settings {
-    egress: EgressSettings,
+    services: ServiceSettings,
+    cleanup_kube_proxy: CleanupKubeProxy,
     /// `None`: the network between pods is someone else's.
     overlay: Option<OverlaySettings>,
 }
@@ -112,6 +127,14 @@ fn overlay_settings(args: &AgentArgs) -> anyhow::Result<Option<OverlaySettings>>
         subnet_file: args.subnet_file.clone(),
         plugin_root: plugin_root(&args.cni_bin_dir)?,
     }))
+}
+
+/// How Services are served: as kube-proxy's nftables mode does where no file says otherwise.
+fn proxy_configuration(args: &AgentArgs) -> anyhow::Result<KubeProxyConfiguration> {
+    match &args.proxy_config {
+        Some(path) => proxy::read(path),
+        None => Ok(KubeProxyConfiguration { mode: Mode::Nftables, ..KubeProxyConfiguration::empty() }),
+    }
 }
 
 /// The directory that `opt/cni/bin` is in: `/`, or where a container has the node's file system mounted.
@@ -137,11 +160,10 @@ fn start_parts(
     let subscribe = || shared.source().subscribe();
     tasks.spawn(keep(System::default(), subscribe(), Arc::default(), shared.clone()));
 
-    let driver = kernel::service_driver()?;
-    let dirty = Arc::new(Notify::new());
-    tasks.spawn(kernel::watch_tables(driver.own_commits(), dirty.clone())?);
-    let services = Services::new(settings.egress, driver, kernel::flow_cleaner()?, shared.clone());
-    tasks.spawn(keep(services, subscribe(), dirty, shared.clone()));
+    settings.services.proxy.conntrack.apply();
+    let troubles = Troubles::start(client.clone(), "seaway-agent", shared.node.clone());
+    kernel::start_services(tasks, shared, settings.services, &troubles)?;
+    tasks.spawn(take_over(settings.cleanup_kube_proxy, shared.clone()));
 
     if let Some(settings) = settings.overlay {
         let announcement = Announcement::new();
@@ -159,8 +181,8 @@ fn start_parts(
 /// Waits for the cluster's state and prints the changes that it asks for.
 async fn dry_run(node: &str, source: &Source, settings: &Settings) -> anyhow::Result<ExitCode> {
     let snapshot = source.subscribe().next().await.snapshot;
-    let egress = egress(&settings.egress, node, &snapshot);
-    let proxy = proxy(&egress, node, &snapshot);
+    let egress = services::egress(&settings.services, node, &snapshot);
+    let proxy = services::proxy(&settings.services, &egress, node, &snapshot);
     let plan = NodePlan { services: ServicePlan::from_snapshot(node, &snapshot), egress, proxy };
     print!("{}", kernel::service_driver()?.dry_run(&plan)?);
     if let Some(settings) = &settings.overlay {

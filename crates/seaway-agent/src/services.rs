@@ -7,13 +7,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use seaway_kube::Update;
 use seaway_model::{
-    DetectLocal, Difference, EgressPlan, NodePlan, PlanDiff, ProxyPlan, ProxySettings, ServiceAddress,
-    ServicePlan, Snapshot,
+    Difference, EgressPlan, NodePlan, PlanDiff, ProxyPlan, ServiceAddress, ServicePlan, Snapshot,
 };
 use seaway_proxy::{FlowCleaner, RETRY_REFUSED, ServiceDriver, leaves_flows};
 
+use crate::lateness::Lateness;
 use crate::part::{Outcome, Part};
+use crate::proxy::Options;
 use crate::status::Shared;
+use crate::trouble::Troubles;
+
+/// The part's name.
+pub(crate) const PART: &str = "services";
 
 /// The taint of a node that the cluster autoscaler is about to remove (kube-proxy's health check looks for it).
 const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
@@ -27,9 +32,18 @@ pub(crate) struct EgressSettings {
     pub(crate) non_masquerade: Vec<IpNet>,
 }
 
+/// How Services are served.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceSettings {
+    /// The way out of pods; `None`: someone else's.
+    pub(crate) egress: Option<EgressSettings>,
+    /// What kube-proxy's configuration says.
+    pub(crate) proxy: Options,
+}
+
 /// The part called `services`.
 pub(crate) struct Services<D> {
-    settings: EgressSettings,
+    settings: ServiceSettings,
     plan: NodePlan,
     diff: PlanDiff,
     /// Addresses whose change left flows behind, since the kernel was last in step.
@@ -39,52 +53,67 @@ pub(crate) struct Services<D> {
     shared: Arc<Shared>,
     /// The kernel refuses some Services.
     refused: bool,
+    lateness: Lateness,
+    troubles: Troubles,
 }
 
 impl<D: ServiceDriver> Services<D> {
     pub(crate) fn new(
-        settings: EgressSettings,
+        settings: ServiceSettings,
         driver: D,
         cleaner: FlowCleaner,
         shared: Arc<Shared>,
+        troubles: Troubles,
     ) -> Self {
         let services = ServicePlan::new(shared.node.as_str());
         let plan = NodePlan { services, ..NodePlan::default() };
         let (diff, changed) = (PlanDiff::default(), HashSet::new());
-        Self { settings, plan, diff, changed, driver, cleaner, shared, refused: false }
+        let lateness = Lateness::new();
+        Self { settings, plan, diff, changed, driver, cleaner, shared, refused: false, lateness, troubles }
     }
 
     fn look_at_node(&self, snapshot: &Snapshot) {
         let node = snapshot.nodes.get(self.shared.node.as_str());
-        let doomed = node.is_some_and(|node| {
-            node.deleting || node.taints.iter().any(|taint| &**taint == TO_BE_DELETED_TAINT)
-        });
-        self.shared.set_node_eligible(!doomed);
+        self.shared.look_at_node(
+            node.map(|node| {
+                !node.deleting && node.taints.iter().all(|taint| &**taint != TO_BE_DELETED_TAINT)
+            }),
+        );
     }
 }
 
 /// The masquerade of `node`.
-pub(crate) fn egress(settings: &EgressSettings, node: &str, snapshot: &Snapshot) -> EgressPlan {
+pub(crate) fn egress(settings: &ServiceSettings, node: &str, snapshot: &Snapshot) -> EgressPlan {
+    let Some(settings) = &settings.egress else { return EgressPlan::default() };
     let own = snapshot.nodes.get(node).map(|node| node.pod_cidrs.clone()).unwrap_or_default();
     let networks = if settings.pod_networks.is_empty() {
-        snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied()).collect()
+        node_networks(snapshot)
     } else {
         settings.pod_networks.clone()
     };
     EgressPlan::new(&networks, &own, &settings.non_masquerade)
 }
 
-/// What holds for all Services of `node`: who sends from the pod networks is a pod, and node ports are at the Node's own
-/// addresses.
-pub(crate) fn proxy(egress: &EgressPlan, node: &str, snapshot: &Snapshot) -> ProxyPlan {
-    let detect_local = DetectLocal::ClusterCidr(egress.pod_networks.clone());
-    let settings = ProxySettings { detect_local, ..ProxySettings::default() };
-    ProxyPlan::new(&settings, node, snapshot)
+/// What holds for all Services of `node`.
+pub(crate) fn proxy(
+    settings: &ServiceSettings,
+    egress: &EgressPlan,
+    node: &str,
+    snapshot: &Snapshot,
+) -> ProxyPlan {
+    let pods =
+        if egress.pod_networks.is_empty() { node_networks(snapshot) } else { egress.pod_networks.clone() };
+    ProxyPlan::new(&settings.proxy.settings(&pods), node, snapshot)
+}
+
+/// The nodes' podCIDRs.
+fn node_networks(snapshot: &Snapshot) -> Vec<IpNet> {
+    snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied()).collect()
 }
 
 impl<D: ServiceDriver + 'static> Part for Services<D> {
     fn name(&self) -> &'static str {
-        "services"
+        PART
     }
 
     fn follow(&mut self, update: &Update) -> bool {
@@ -93,12 +122,14 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
         if changes.all || !changes.nodes.is_empty() || !changes.service_cidrs.is_empty() {
             self.look_at_node(snapshot);
             let egress = egress(&self.settings, &self.shared.node, snapshot);
-            let proxy = proxy(&egress, &self.shared.node, snapshot);
+            let proxy = proxy(&self.settings, &egress, &self.shared.node, snapshot);
             work |= egress != self.plan.egress || proxy != self.plan.proxy;
             self.plan.egress = egress;
             self.plan.proxy = proxy;
         }
-        self.shared.metrics.service_changes(changes.services.len());
+        self.lateness.follow(changes);
+        let (services, endpoints) = self.lateness.waiting();
+        self.shared.metrics.queued(self.shared.families(), services, endpoints);
         self.diff = self.plan.services.update(snapshot, changes);
         work || !self.diff.is_empty()
     }
@@ -109,7 +140,12 @@ impl<D: ServiceDriver + 'static> Part for Services<D> {
         self.changed.extend(left_behind.map(|change| change.address));
         let report = self.driver.apply(&self.plan, &diff).map_err(|error| error.to_string())?;
         self.refused = !report.refused.is_empty();
+        for refused in report.refused {
+            let message = format!("node {}: {}", self.shared.node, refused.reason);
+            self.troubles.tell(refused.service, "RefusedByKernel", message);
+        }
         self.shared.publish(self.plan.clone());
+        self.shared.metrics.programmed(self.shared.families(), self.lateness.done());
         if !self.changed.is_empty() {
             self.cleaner.check(self.changed.drain(), &self.plan);
         }

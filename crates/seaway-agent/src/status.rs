@@ -1,6 +1,6 @@
 //! What the agent knows of itself, and shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +11,14 @@ use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use seaway_cni::{files, pods};
 use seaway_kube::{Source, SourceStatus};
-use seaway_model::{NodePlan, OverlayPlan, Underlay};
+use seaway_model::{Caller, NodePlan, OverlayPlan, TrafficPolicy, Underlay};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::mended::MendedLog;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics, Sampled};
 use crate::part::Outcome;
+use crate::proxy::{KubeProxyConfiguration, Options};
 
 /// How one part fares.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -107,10 +109,43 @@ pub struct AppliedPlan {
     pub pods: Option<BTreeMap<IpAddr, String>>,
 }
 
+/// What the service proxy says of itself to those who know kube-proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct ProxyFace {
+    /// A change that has waited this long makes the proxy unhealthy: kube-proxy's two sync periods.
+    pub(crate) health_limit: Duration,
+    /// Its configuration, for `/configz`.
+    pub(crate) configuration: serde_json::Value,
+}
+
+impl ProxyFace {
+    /// Of a proxy that `configuration` was given to, which amounts to `options`.
+    pub(crate) fn new(configuration: &KubeProxyConfiguration, options: &Options) -> Self {
+        let configuration = configuration.clone().with_defaults();
+        Self {
+            health_limit: options.sync_period.saturating_mul(2),
+            configuration: serde_json::to_value(configuration).unwrap_or_default(),
+        }
+    }
+}
+
 /// The network between nodes that is in force.
 struct Between {
     plan: Arc<OverlayPlan>,
     underlay: Arc<Underlay>,
+}
+
+/// By family and policy (internal, external): ports of Services with the policy Local and endpoints, but none on this node.
+fn without_local(plan: &NodePlan) -> [[u64; 2]; 2] {
+    let mut ports: [[HashSet<_>; 2]; 2] = Default::default();
+    for port in plan.services.ports().filter(|port| port.policy == TrafficPolicy::Local) {
+        if port.has_endpoints && port.candidates(Caller::Outside).is_empty() {
+            let family = usize::from(port.address.ip.is_ipv6());
+            let policy = usize::from(port.kind.is_external());
+            ports[family][policy].insert((&port.service, &port.port_name));
+        }
+    }
+    ports.map(|policies| policies.map(|ports| ports.len() as u64))
 }
 
 /// What all tasks of the agent share.
@@ -121,13 +156,19 @@ pub(crate) struct Shared {
     started: Timestamp,
     source: Source,
     parts: Mutex<BTreeMap<&'static str, PartStatus>>,
-    applied: ArcSwapOption<NodePlan>,
+    pub(crate) face: ProxyFace,
+    applied: watch::Sender<Option<Arc<NodePlan>>>,
     overlay: ArcSwapOption<Between>,
+    /// Connections may be sent to this node.
     node_eligible: AtomicBool,
+    /// The Node object was there once.
+    node_seen: AtomicBool,
+    /// No kube-proxy runs beside this one: it would have the port.
+    holds_port: AtomicBool,
 }
 
 impl Shared {
-    pub(crate) fn new(node: String, source: Source) -> Self {
+    pub(crate) fn new(node: String, source: Source, face: ProxyFace) -> Self {
         Self {
             node,
             metrics: Metrics::new(),
@@ -135,9 +176,12 @@ impl Shared {
             started: Timestamp::now(),
             source,
             parts: Mutex::default(),
-            applied: ArcSwapOption::empty(),
+            face,
+            applied: watch::Sender::new(None),
             overlay: ArcSwapOption::empty(),
             node_eligible: AtomicBool::new(true),
+            node_seen: AtomicBool::new(false),
+            holds_port: AtomicBool::new(false),
         }
     }
 
@@ -151,7 +195,7 @@ impl Shared {
     }
 
     pub(crate) fn publish(&self, plan: NodePlan) {
-        self.applied.store(Some(Arc::new(plan)));
+        self.applied.send_replace(Some(Arc::new(plan)));
     }
 
     pub(crate) fn publish_overlay(&self, plan: OverlayPlan, underlay: Underlay) {
@@ -160,7 +204,31 @@ impl Shared {
     }
 
     pub(crate) fn applied(&self) -> Option<Arc<NodePlan>> {
-        self.applied.load_full()
+        self.applied.borrow().clone()
+    }
+
+    /// Tells of each plan that is applied.
+    pub(crate) fn plans(&self) -> watch::Receiver<Option<Arc<NodePlan>>> {
+        self.applied.subscribe()
+    }
+
+    /// The address families that the service proxy programs.
+    pub(crate) fn families(&self) -> &'static [&'static str] {
+        let both = self.applied().is_some_and(|plan| plan.services.has_ipv6());
+        if both { metrics::FAMILIES } else { &metrics::FAMILIES[..1] }
+    }
+
+    /// The metrics as text: OpenMetrics, or else Prometheus' own format.
+    pub(crate) fn metrics_text(&self, open: bool) -> Result<String, std::fmt::Error> {
+        let kinds = self.source.status().kinds;
+        let changes = |kind: &str| kinds.get(kind).map_or(0, |status| status.changes);
+        let sampled = Sampled {
+            service_changes: changes("Service"),
+            endpoint_changes: changes("EndpointSlice"),
+            no_local_endpoints: self.applied().map(|plan| without_local(&plan)).unwrap_or_default(),
+            ..Sampled::default()
+        };
+        self.metrics.text(sampled, open)
     }
 
     pub(crate) fn overlay(&self) -> Option<(Arc<OverlayPlan>, Arc<Underlay>)> {
@@ -200,8 +268,20 @@ impl Shared {
         parts.values().any(|part| part.pending && part.error.is_none())
     }
 
-    pub(crate) fn set_node_eligible(&self, eligible: bool) {
+    /// What the Node object says of the node's eligibility; `None` where there is none. Until there is one the node is
+    /// eligible: a proxy that starts is healthy.
+    pub(crate) fn look_at_node(&self, eligible: Option<bool>) {
+        self.node_seen.fetch_or(eligible.is_some(), Ordering::Relaxed);
+        let eligible = eligible.unwrap_or(!self.node_seen.load(Ordering::Relaxed));
         self.node_eligible.store(eligible, Ordering::Relaxed);
+    }
+
+    pub(crate) fn hold_kube_proxys_port(&self) {
+        self.holds_port.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn holds_kube_proxys_port(&self) -> bool {
+        self.holds_port.load(Ordering::Relaxed)
     }
 
     pub(crate) fn node_eligible(&self) -> bool {

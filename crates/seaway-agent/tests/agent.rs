@@ -278,11 +278,11 @@ fn follows_the_api_and_shows_it(cluster: &Cluster) {
     let mode = std::fs::metadata(cluster.path("run/agent.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
-    for path in ["/healthz", "/livez"] {
+    for (path, eligible) in [("/healthz", json!(true)), ("/livez", Value::Null)] {
         let (code, body) = get(10256, path);
         assert_eq!(code, 200, "{body}");
         let health: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((&health["healthy"], &health["nodeEligible"]), (&json!(true), &json!(true)));
+        assert_eq!((&health["healthy"], &health["nodeEligible"]), (&json!(true), &eligible));
     }
     assert_eq!(get(10249, "/proxyMode"), (200, "nftables".into()));
     let metrics = get(10249, "/metrics").1;

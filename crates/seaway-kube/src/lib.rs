@@ -8,6 +8,7 @@
 
 mod client;
 mod convert;
+mod events;
 mod reflect;
 mod source;
 mod store;
@@ -16,6 +17,7 @@ pub use client::{ConnectError, client, configuration, connect};
 pub use convert::{
     Convert, convert_endpoint_slice, convert_namespace, convert_node, convert_pod, convert_service,
 };
+pub use events::{Recorder, Severity};
 pub use kube::Client;
 pub use source::{KindStatus, PodScope, ServiceScope, Source, SourceStatus, Subscription, Update, Wanted};
 pub use store::{Object, ObjectKind, Store};

@@ -109,6 +109,8 @@ pub struct KindStatus {
     pub lists: u64,
     /// Events so far, bookmarks not counted.
     pub events: u64,
+    /// Objects that came, changed or went so far: all of a list's, and one an event.
+    pub changes: u64,
 }
 
 /// How the watches fare.
@@ -310,6 +312,7 @@ impl State {
             Event::Replaced(list) => {
                 status.synced = true;
                 status.lists += 1;
+                status.changes += list.len() as u64;
                 self.store.replace(kind, list);
             }
             Event::Absent(_) => {
@@ -319,10 +322,12 @@ impl State {
             Event::Applied(entry) => {
                 let (name, content) = *entry;
                 status.events += 1;
+                status.changes += 1;
                 self.store.apply(kind, name, content);
             }
             Event::Deleted(name) => {
                 status.events += 1;
+                status.changes += 1;
                 self.store.delete(kind, &name);
             }
             Event::Alive | Event::Lost(_) => return,

@@ -9,6 +9,7 @@ mod egress_plan;
 mod explain;
 mod go_duration;
 mod names;
+mod nearest;
 mod objects;
 mod overlay;
 mod problem;
@@ -21,6 +22,7 @@ pub use egress_plan::EgressPlan;
 pub use explain::{Flow, Masquerade, NodePlan, Translation};
 pub use go_duration::parse_go_duration;
 pub use names::{ObjectName, Protocol};
+pub use nearest::nearest;
 pub use objects::{
     Endpoint, EndpointPort, EndpointSlice, LoadBalancerAddress, Namespace, Node, Pod, Service, ServicePort,
     ServiceType, TargetRef, TrafficPolicy,

@@ -39,6 +39,8 @@ enum Command {
     Capture(seaway_trace::CaptureArgs),
     /// The node's agent: pods' network, Services, the way out
     Agent(seaway_agent::AgentArgs),
+    /// Services alone, a drop-in for kube-proxy with its flags and configuration file
+    Proxy(seaway_agent::ProxyArgs),
     /// Cluster DNS, a drop-in for CoreDNS
     Dns(seaway_dns::DnsArgs),
     /// The CNI plugin (container runtimes call it)
@@ -87,11 +89,15 @@ fn with_causes(error: &anyhow::Error) -> String {
     text
 }
 
-/// The command line; `seaway dns` takes CoreDNS's flags, which have one dash.
+/// The command line; `seaway dns` takes CoreDNS's flags, which have one dash, `seaway proxy` kube-proxy's, which may have
+/// underscores.
 fn arguments() -> Vec<OsString> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|command| command == "dns") {
         return seaway_dns::coredns_flags(arguments);
+    }
+    if arguments.get(1).is_some_and(|command| command == "proxy") {
+        return seaway_agent::kube_proxy_flags(arguments);
     }
     arguments
 }
@@ -103,6 +109,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trace(args) => seaway_trace::run(args),
         Command::Status(args) => seaway_trace::status(args),
         Command::Agent(args) => seaway_agent::run(args),
+        Command::Proxy(args) => seaway_agent::run_proxy(args),
         Command::Dns(args) => tokio::runtime::Runtime::new()?.block_on(seaway_dns::run(args)),
         Command::Cni(args) => Ok(seaway_cni::run(args)),
         Command::Apiserver(args) => seaway_apiserver::run(args),
