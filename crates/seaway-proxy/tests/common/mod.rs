@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use seaway_model::{
     Backend, Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, Flow, LocalSources, Masquerade,
-    NodePlan, ObjectName, PlanDiff, Protocol, ProxyPlan, Service, ServicePlan, ServicePort, Snapshot,
-    Translation,
+    NodePlan, ObjectName, PlanDiff, Protocol, ProxyPlan, Service, ServicePlan, ServicePort, ServiceType,
+    Snapshot, Translation,
 };
 use seaway_net::netns::NetNs;
 use seaway_net::nft::Kernel;
@@ -315,6 +315,17 @@ impl Cluster {
         let mut slices = self.snapshot.slices.get(&name).cloned().unwrap_or_default();
         slices.insert_mut("slice".into(), Arc::new(slice));
         self.snapshot.slices.insert_mut(name.clone(), slices);
+        self.follow(name)
+    }
+
+    /// Gives a service that was set before a port at the node's address.
+    pub(crate) fn expose(&mut self, name: &str, node_port: u16) -> PlanDiff {
+        self.plan.proxy.node_port_networks = vec![IpNet::from(ip(NODE_IP))];
+        let name = ObjectName::new("default", name);
+        let mut service = Service::clone(&self.snapshot.services[&name]);
+        service.kind = ServiceType::NodePort;
+        service.ports[0].node_port = Some(node_port);
+        self.snapshot.services.insert_mut(name.clone(), Arc::new(service));
         self.follow(name)
     }
 

@@ -165,7 +165,7 @@ fn connections_of_ipvs_go_on_until_they_end() {
     feed(node, "iptables-nft-restore", &["--noflush"], IPVS_RULES);
     let mut theirs = site.connect();
     all_talk(&mut theirs, "before");
-    let floods = site.callers().map(|caller| Flood::start(caller, vip()));
+    let floods = site.callers().map(|(caller, to)| Flood::start(caller, to));
 
     let mut driver = driver(&site.topology);
     driver.sync(&site.cluster.plan).unwrap();

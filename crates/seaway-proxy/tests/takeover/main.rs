@@ -48,17 +48,20 @@ impl Site {
         let servers = endpoints.map(|pod| Talker::start(topology.pod(pod), SocketAddr::new(pod, 8080)));
         let mut cluster = Cluster::new();
         cluster.set("web", VIP, Protocol::Tcp, &endpoints);
+        cluster.expose("web", NODE_PORT);
         Self { topology, client, endpoints, cluster, _servers: servers.into() }
     }
 
-    /// Who calls: a pod and the node.
-    fn callers(&self) -> [&NetNs; 2] {
-        [self.topology.pod(self.client), &self.topology.node]
+    /// Who calls what: a pod and the node the cluster IP, a machine outside the node port.
+    fn callers(&self) -> [(&NetNs, SocketAddr); 3] {
+        let node_port = SocketAddr::new(ip(NODE_IP), NODE_PORT);
+        let Topology { node, outside, .. } = &self.topology;
+        [(self.topology.pod(self.client), vip()), (node, vip()), (outside, node_port)]
     }
 
     /// Connections from every caller, to both endpoints with all likelihood.
     fn connect(&self) -> Vec<Connection> {
-        let twelve = |caller| (0..12).map(move |_| Connection::open(caller, vip()));
+        let twelve = |(caller, to)| (0..12).map(move |_| Connection::open(caller, to));
         self.callers().into_iter().flat_map(twelve).collect()
     }
 }
@@ -78,11 +81,8 @@ fn over_and_back_no_connection_is_lost_and_none_fails() {
         let others = saved(node, mode, false);
         install_kube_proxy(node, mode, site.endpoints);
         let mut theirs = site.connect();
-        // Through a node port, too: translated and masqueraded by rules that go.
-        let node_port = SocketAddr::new(ip(NODE_IP), NODE_PORT);
-        theirs.extend((0..6).map(|_| Connection::open(&site.topology.outside, node_port)));
         all_talk(&mut theirs, "before");
-        let floods = site.callers().map(|caller| Flood::start(caller, vip()));
+        let floods = site.callers().map(|(caller, to)| Flood::start(caller, to));
 
         // Over.
         let mut driver = driver(&site.topology);
