@@ -13,6 +13,8 @@ use crate::cluster::PORT;
 
 /// The client's address, from the pod network: nothing is masqueraded.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 2);
+/// Connections that wait for the server: a turn's, as many as a namespace allows.
+const BACKLOG: i32 = 4096;
 /// The node's address on both links.
 const NODE: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
@@ -34,6 +36,8 @@ impl Topology {
         let client = pod(&node, "client", CLIENT)?;
         let namespace = pod(&node, "server", server)?;
         let listener = namespace.run(|| TcpListener::bind((server, PORT)))??;
+        // A SYN that finds the queue full is sent again after a second.
+        rustix::net::listen(&listener, BACKLOG)?;
         thread::Builder::new().name("server".to_owned()).spawn(move || {
             // The namespace lives as long as its listener.
             let _namespace = namespace;

@@ -32,11 +32,16 @@ impl Cluster {
         ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 128, 0, 0), 9).into()
     }
 
+    /// What the cluster IPs are from.
+    pub(crate) fn service_network() -> ipnet::IpNet {
+        ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 64, 0, 0), 10).into()
+    }
+
     pub(crate) fn name(index: u32) -> String {
         format!("service-{index:05}")
     }
 
-    /// The cluster IP of a service, from 10.64.0.0/10.
+    /// The cluster IP of a service.
     pub(crate) fn cluster_ip(index: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(Ipv4Addr::new(10, 64, 0, 1).to_bits() + index)
     }

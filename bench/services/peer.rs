@@ -9,8 +9,8 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use seaway_net::nft::{
     Chain, ChainKind, Comparison, DataType, Element, Family, Field, Hook, Kernel, NatFlags, NatKind,
-    NatTarget, Nft, Operation, Rule, Set, SetSpec, Statement, TCP, Table, TableId, Transaction, Value,
-    Verdict, priority,
+    NatTarget, Nft, Operation, Reject, Rule, Set, SetSpec, Statement, TCP, Table, TableId, Transaction,
+    Value, Verdict, ct_state, priority,
 };
 
 use crate::cluster::{Cluster, PORT};
@@ -111,9 +111,55 @@ fn id() -> TableId {
     TableId::new(Family::Ip, TABLE)
 }
 
+fn by_address(name: &str) -> SetSpec {
+    SetSpec::of_types(name, [DataType::Ipv4Addr, DataType::InetProto, DataType::InetService]).to_verdict()
+}
+
+fn by_port(name: &str) -> SetSpec {
+    SetSpec::of_types(name, [DataType::InetProto, DataType::InetService]).to_verdict()
+}
+
 fn service_ips() -> Arc<SetSpec> {
-    let key = [DataType::Ipv4Addr, DataType::InetProto, DataType::InetService];
-    Arc::new(SetSpec::of_types("service-ips", key).to_verdict())
+    Arc::new(by_address("service-ips"))
+}
+
+fn cluster_ips() -> Arc<SetSpec> {
+    Arc::new(SetSpec::of_types("cluster-ips", [DataType::Ipv4Addr]))
+}
+
+/// The checks of new connections: for Services without endpoints, source ranges, and addresses that no Service has.
+fn checks(table: Table) -> Table {
+    const PORT_KEY: [Field; 2] = [Field::L4Proto, Field::ThDport];
+    // kube-proxy has them at filter's priority less 110, and after its translation at dstnat's and 10.
+    let chain = |name: &str, hook, priority, jumps: &[&str]| {
+        let new = |chain: &&str| Rule::new().any_bit(Field::CtState, ct_state::NEW).jump(*chain);
+        let base = Chain::base(name, ChainKind::Filter, hook, priority);
+        jumps.iter().map(new).fold(base, Chain::rule)
+    };
+    let (endpoints, node_ports, firewall, ips) =
+        ("service-endpoints-check", "nodeport-endpoints-check", "firewall-check", "cluster-ips-check");
+    table
+        .set(Set::new(cluster_ips()))
+        .set(Set::new(SetSpec::of_types("nodeport-ips", [DataType::Ipv4Addr])))
+        .set(Set::new(by_port("service-nodeports")))
+        .set(Set::new(by_port("no-endpoint-nodeports")))
+        .set(Set::new(by_address("no-endpoint-services")))
+        .set(Set::new(by_address("firewall-ips")))
+        .chain(Chain::new(endpoints).rule(Rule::new().vmap(SERVICE_KEY, "no-endpoint-services")))
+        .chain(Chain::new(firewall).rule(Rule::new().vmap(SERVICE_KEY, "firewall-ips")))
+        .chain(Chain::new(node_ports).rule(
+            Rule::new().in_set([Field::IpDaddr], "nodeport-ips").vmap(PORT_KEY, "no-endpoint-nodeports"),
+        ))
+        .chain(
+            Chain::new(ips)
+                .rule(Rule::new().in_set([Field::IpDaddr], "cluster-ips").reject(Reject::PortUnreachable))
+                .rule(Rule::new().in_prefix(Field::IpDaddr, Cluster::service_network(), false).drop()),
+        )
+        .chain(chain("filter-prerouting", Hook::Prerouting, -110, &[firewall]))
+        .chain(chain("filter-input", Hook::Input, -110, &[node_ports, endpoints]))
+        .chain(chain("filter-forward", Hook::Forward, -110, &[endpoints, ips]))
+        .chain(chain("filter-output", Hook::Output, -110, &[endpoints, firewall]))
+        .chain(chain("filter-output-post-dnat", Hook::Output, -90, &[ips]))
 }
 
 /// What is there before any service: base chains, the map of services, masquerade by a mark.
@@ -127,7 +173,13 @@ fn base() -> Transaction {
     };
     let table = Table::new(Family::Ip, TABLE)
         .set(Set::new(service_ips()))
-        .chain(Chain::new("services").rule(Rule::new().vmap(SERVICE_KEY, "service-ips")))
+        .chain(
+            Chain::new("services").rule(Rule::new().vmap(SERVICE_KEY, "service-ips")).rule(
+                Rule::new()
+                    .in_set([Field::IpDaddr], "nodeport-ips")
+                    .vmap([Field::L4Proto, Field::ThDport], "service-nodeports"),
+            ),
+        )
         .chain(
             Chain::new("masquerading")
                 .rule(Rule::new().statement(masked).return_())
@@ -141,7 +193,7 @@ fn base() -> Transaction {
             nat("nat-postrouting", Hook::Postrouting, priority::SRCNAT)
                 .rule(Rule::new().jump("masquerading")),
         );
-    Transaction::create(&table)
+    Transaction::create(&checks(table))
 }
 
 fn services(cluster: &Cluster, indices: std::ops::Range<u32>, transaction: &mut Transaction) {
@@ -164,6 +216,8 @@ fn service(cluster: &Cluster, index: u32, map: &Arc<SetSpec>, transaction: &mut 
     let element = Element::data(Verdict::Goto(chain.clone()));
     // An `add element` command each, as kube-proxy writes them.
     transaction.push(Operation::AddElements(Arc::clone(map), vec![(key, element)]));
+    let ip = (Value::new().ipv4(address), Element::default());
+    transaction.push(Operation::AddElements(cluster_ips(), vec![ip]));
     let from_outside = Rule::new()
         .equal(Field::IpDaddr, address)
         .l4proto(TCP)
