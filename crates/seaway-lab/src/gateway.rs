@@ -74,21 +74,22 @@ impl<'a> Side<'a> {
         for choices in self.choices() {
             table = table.set(self.sources_with(choices));
         }
-        table.chain(self.from_nodes_only()).chain(self.inbound()).chain(self.outbound())
+        table.chain(self.nodes_alone()).chain(self.inbound()).chain(self.outbound())
     }
 
-    fn from_nodes_only(&self) -> Chain {
+    fn nodes_alone(&self) -> Chain {
         let mut chain = Chain::base("from-nodes-only", ChainKind::Filter, Hook::Prerouting, priority::RAW);
         if self.family == Family::Ip6 {
-            // Nodes find the gateway by neighbour discovery, part of which comes from link-local addresses (RFC 4861, section 7.2.2);
-            // no router carries those any further.
-            let on_link = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-            chain = chain.rule(
-                Rule::new()
-                    .equal(Field::IifName, Value::new().interface(CLOUD))
-                    .in_prefix(self.source, on_link.into(), false)
-                    .accept(),
-            );
+            // What nodes and gateway tell each other to find each other (neighbour discovery, RFC 4861; multicast listeners,
+            // RFC 3810) has link-local sources or none, and goes no further than the link: no router hands it on.
+            let prefix = |first: u16, length: u8| {
+                Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length)
+            };
+            for (field, prefix) in [(self.source, prefix(0xfe80, 10)), (self.destination, prefix(0xff02, 16))]
+            {
+                let from_cloud = Rule::new().equal(Field::IifName, Value::new().interface(CLOUD));
+                chain = chain.rule(from_cloud.in_prefix(field, prefix.into(), false).accept());
+            }
         }
         chain.rule(
             Rule::new()

@@ -49,7 +49,8 @@ fn pod_files(lab: &Lab, gathered: &Gathered, name: &ObjectName, pod: &Pod) -> Re
     let of_node = read_files(place)?;
     let service = gathered.world.services.get(&ObjectName::new(DNS_SERVICE.0, DNS_SERVICE.1));
     let cluster = ClusterDns {
-        servers: service.map(|service| service.cluster_ips.clone()).unwrap_or_default(),
+        // Kubelets are told its primary address alone.
+        servers: service.and_then(|service| service.cluster_ips.first().copied()).into_iter().collect(),
         domain: DOMAIN.to_owned(),
     };
     let node_files =

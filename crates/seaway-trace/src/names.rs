@@ -233,7 +233,7 @@ impl NameService<'_> {
             round.queries.iter().flat_map(|query| answer_addresses(&query.answer)).collect();
         let before = State {
             protocol: Some(Proto::Udp),
-            destination: BTreeSet::from([format!("{server}:53")]),
+            destination: BTreeSet::from([name_server(&server)]),
             name: Some(round.name.clone()),
             ..State::default()
         };
@@ -327,4 +327,11 @@ fn expectation(round: &Round, server: &str, backends: BTreeSet<SocketAddr>) -> D
     let unanswered =
         round.queries.iter().all(|query| matches!(query.answer, Answer::NoAnswer | Answer::Refused));
     DnsExpectation { name: round.name.clone(), server: server.parse().ok(), backends, answers, unanswered }
+}
+/// A name server with its port.
+fn name_server(server: &str) -> String {
+    match server.parse::<IpAddr>() {
+        Ok(ip) => std::net::SocketAddr::new(ip, 53).to_string(),
+        Err(_) => format!("{server}:53"),
+    }
 }

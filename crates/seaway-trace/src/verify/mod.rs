@@ -131,7 +131,7 @@ fn own_addresses(world: &World, caller: &Caller) -> Vec<IpAddr> {
             .unwrap_or_default(),
         Caller::Host(name) => {
             let host = world.hosts.iter().find(|host| host.name == *name);
-            host.map(|host| host.addresses.iter().copied().collect()).unwrap_or_default()
+            host.map(|host| host.addresses.clone()).unwrap_or_default()
         }
     }
 }

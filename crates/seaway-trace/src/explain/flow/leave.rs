@@ -25,7 +25,8 @@ impl Walk<'_> {
             );
             return self.end(Verdict::Unreachable, "the pod has no address of that family", BTreeSet::new());
         }
-        let note = "the pod has one route, to its node's end of the veth (gateway 169.254.1.1)";
+        let gateway = if packet.destination.is_ipv4() { "169.254.1.1" } else { "fe80::1" };
+        let note = format!("the pod has one route, to its node's end of the veth (gateway {gateway})");
         let state = packet.state();
         self.push(
             Hop::new(HopKind::Route, place, "default route of the pod, eth0", note)
