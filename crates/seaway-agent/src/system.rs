@@ -16,6 +16,8 @@ const PARAMETERS: &[(&str, &str, bool)] = &[
     ("net/ipv4/conf/all/send_redirects", "0", true),
     ("net/ipv4/conf/default/send_redirects", "0", true),
     ("net/ipv6/conf/all/forwarding", "1", false),
+    // Connections count their packets: what `status services` tells of each endpoint.
+    ("net/netfilter/nf_conntrack_acct", "1", false),
 ];
 
 /// The part called `system`.

@@ -7,7 +7,7 @@ use seaway_net::rtnl::Rtnl;
 use seaway_net::sysctl;
 
 use crate::Error;
-use crate::api::{Connection, Link, Tuple};
+use crate::api::{Connection, Link, Traffic, Tuple};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -59,6 +59,10 @@ fn connection(flow: &Flow) -> Connection {
         status: conntrack::status_names(flow.status).into_iter().map(str::to_owned).collect(),
         tcp_state: flow.tcp_state.and_then(conntrack::tcp_state_name).map(str::to_owned),
         timeout: flow.timeout.map(|timeout| timeout.as_secs()),
+        traffic: flow.sent.zip(flow.answered).map(|(sent, answered)| Traffic {
+            packets: sent.packets.saturating_add(answered.packets),
+            bytes: sent.bytes.saturating_add(answered.bytes),
+        }),
     }
 }
 

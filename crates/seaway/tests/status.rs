@@ -122,11 +122,34 @@ fn services(lab: &Lab, vip: &str) {
         let running = lab.kubectl(&["get", "pod", pod, "-o", "jsonpath={.spec.nodeName} {.status.podIP}"]);
         assert_eq!(running, format!("{node} {}", endpoint["backend"]["ip"].as_str().unwrap()));
     }
+    connections(lab, vip);
     let (shown, as_planned) = text(lab, &["services"]);
     assert!(
         as_planned && shown.contains(&format!("{vip}:80/TCP")) && shown.ends_with("all as planned\n"),
         "{shown}"
     );
+}
+
+/// Each request is a connection through one of the endpoints, with its packets.
+fn connections(lab: &Lab, vip: &str) {
+    let through = || {
+        let report = json(lab, "services");
+        let services = report["services"].as_array().unwrap();
+        let web = services.iter().find(|row| row["service"] == "default/web").unwrap();
+        let endpoints = web["endpoints"].as_array().unwrap().iter();
+        let of = |one: &Value, field: &str| one.pointer(field).and_then(Value::as_u64).unwrap();
+        endpoints.fold((0, 0), |(connections, packets), one| {
+            (connections + of(one, "/connections"), packets + of(one, "/traffic/packets"))
+        })
+    };
+    let (connections, packets) = through();
+    for _ in 0..5 {
+        lab.exec("node/node-1", &["curl", "-sf", "-o", "/dev/null", &format!("http://{vip}/")]);
+    }
+    let (more, more_packets) = through();
+    assert_eq!(more, connections + 5);
+    // A request takes no fewer than three packets to connect, two to ask and answer, and three to end.
+    assert!(more_packets >= packets + 5 * 8, "{packets}, then {more_packets}");
 }
 
 fn routes(lab: &Lab) {

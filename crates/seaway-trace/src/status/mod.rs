@@ -4,6 +4,7 @@ mod dns;
 mod gather;
 mod nat;
 mod report;
+mod services;
 mod text;
 
 pub(crate) use dns::SOCKET as DNS_SOCKET;

@@ -158,7 +158,7 @@ mod tests {
     /// Of `protocol`, from and to as sent, and the same of its answers.
     fn connection(protocol: u8, [from, to]: [&str; 2], [answerer, answered]: [&str; 2]) -> Connection {
         let (original, reply) = (tuple(protocol, from, to), tuple(protocol, answerer, answered));
-        Connection { original, reply, status: vec![], tcp_state: None, timeout: None }
+        Connection { original, reply, status: vec![], tcp_state: None, timeout: None, traffic: None }
     }
 
     fn shown(mappings: &[Mapping]) -> Vec<String> {

@@ -1,17 +1,18 @@
 //! The report: what the answers say together. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use seaway_agent::AppliedPlan;
-use seaway_model::{Backend, Difference, Foreign, PlanPart, ServiceAddress};
+use seaway_model::{Difference, Foreign, PlanPart};
 use serde::Serialize;
 
 use super::Section;
 use super::dns::DnsFacts;
 use super::gather::{Answers, NodeAnswers};
 use super::nat::{self, Mapping};
+use super::services::{self, ServiceRow};
 
 /// What `-o json` prints; docs/status.md describes it.
 #[derive(Clone, Debug, Serialize)]
@@ -92,36 +93,6 @@ pub(crate) struct AgentPart {
     pub(crate) error: Option<String>,
 }
 
-/// A service address as nodes have it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ServiceRow {
-    pub(crate) address: ServiceAddress,
-    /// `namespace/name`
-    pub(crate) service: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) port_name: String,
-    /// The nodes that have it with these endpoints.
-    pub(crate) nodes: Vec<String>,
-    pub(crate) endpoints: Vec<EndpointRow>,
-    /// No endpoint is ready: these are terminating ones that still serve.
-    pub(crate) terminating: bool,
-    /// Nodes whose kernel differs for this address.
-    pub(crate) differs_on: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct EndpointRow {
-    pub(crate) backend: Backend,
-    /// `pod default/web-1`, or who else has the address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
-    /// The node that calls it its own, where its agent could be asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) local_on: Option<String>,
-}
-
 /// The way from a node to a network of pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -184,7 +155,7 @@ pub(crate) fn report(answers: &Answers, section: Option<Section>) -> Report {
         as_planned: true,
         unknown: unknown(answers, section),
         agents: wants(Section::Agents).then(|| answers.nodes.iter().map(agent).collect()),
-        services: wants(Section::Services).then(|| services(answers)),
+        services: wants(Section::Services).then(|| services::rows(answers)),
         routes: wants(Section::Routes).then(|| routes(answers)),
         nat: wants(Section::Nat).then(|| mappings(answers)),
         dns: wants(Section::Dns).then(|| dns(answers)),
@@ -249,7 +220,9 @@ fn unknown(answers: &Answers, section: Option<Section>) -> Vec<Unknown> {
         // The first says it: who does not answer one question seldom answers the others.
         if let Some(error) = errors.into_iter().flatten().next() {
             add(who, error);
-        } else if let (Err(error), None | Some(Section::Nat)) = (&node.connections, section) {
+        } else if let (Err(error), None | Some(Section::Nat | Section::Services)) =
+            (&node.connections, section)
+        {
             add(format!("connections of {}", node.name), error);
         }
         for one in node.differences.iter().flat_map(|found| &found.not_compared) {
@@ -300,52 +273,8 @@ fn agent(node: &NodeAnswers) -> Agent {
     agent
 }
 
-fn plans(answers: &Answers) -> impl Iterator<Item = (&str, &AppliedPlan)> {
+pub(super) fn plans(answers: &Answers) -> impl Iterator<Item = (&str, &AppliedPlan)> {
     answers.nodes.iter().filter_map(|node| Some((node.name.as_str(), node.plan.as_ref().ok()?)))
-}
-
-/// Nodes with the same endpoints for an address share a row.
-fn services(answers: &Answers) -> Vec<ServiceRow> {
-    let mut owners: BTreeMap<Backend, String> = BTreeMap::new();
-    for (node, plan) in plans(answers) {
-        for port in plan.plan.services.ports() {
-            owners.extend(port.local_backends().iter().map(|backend| (*backend, node.to_owned())));
-        }
-    }
-    let mut rows: BTreeMap<(ServiceAddress, Vec<Backend>), ServiceRow> = BTreeMap::new();
-    for (node, plan) in plans(answers) {
-        for port in plan.plan.services.ports() {
-            let backends: BTreeSet<Backend> = port.backends.iter().copied().collect();
-            let endpoint = |backend: &Backend| EndpointRow {
-                backend: *backend,
-                name: answers.names.get(&backend.ip).cloned(),
-                local_on: owners.get(backend).cloned(),
-            };
-            let key = (port.address, backends.iter().copied().collect());
-            let row = rows.entry(key).or_insert_with(|| ServiceRow {
-                address: port.address,
-                service: port.service.to_string(),
-                port_name: port.port_name.to_string(),
-                nodes: Vec::new(),
-                endpoints: backends.iter().map(endpoint).collect(),
-                terminating: port.terminating,
-                differs_on: Vec::new(),
-            });
-            row.nodes.push(node.to_owned());
-        }
-    }
-    let mut rows: Vec<ServiceRow> = rows.into_values().collect();
-    for node in &answers.nodes {
-        let found = node.differences.iter().flat_map(|found| &found.differences);
-        let addresses: BTreeSet<_> = found.filter_map(|one| one.address).collect();
-        for row in
-            rows.iter_mut().filter(|row| addresses.contains(&row.address) && row.nodes.contains(&node.name))
-        {
-            row.differs_on.push(node.name.clone());
-        }
-    }
-    rows.sort_by(|one, other| (&one.service, one.address).cmp(&(&other.service, other.address)));
-    rows
 }
 
 fn routes(answers: &Answers) -> Vec<RouteRow> {

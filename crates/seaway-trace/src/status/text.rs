@@ -6,11 +6,13 @@ use std::fmt::Write as _;
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use owo_colors::Style;
+use seaway_model::{Caller, Refusal, TrafficPolicy};
 
 use super::Section;
 use super::dns::DnsFacts;
 use super::nat::{Mapping, NatHop, Party};
-use super::report::{Agent, Dns, Report, RouteRow, ServiceRow};
+use super::report::{Agent, Dns, Report, RouteRow};
+use super::services::{EndpointRow, ServiceRow};
 use crate::render::Paint;
 
 /// The whole text.
@@ -127,31 +129,64 @@ fn write_services(out: &mut String, services: &[ServiceRow]) {
         } else {
             format!("{} ({})", row.service, row.port_name)
         };
-        let mut first = vec![row.address.to_string(), name];
+        let mut first = vec![row.address.to_string(), name, ways(row)];
         let mut last = vec![row.nodes.join(" "), state];
-        let none = "none: packets are rejected".to_owned();
         let mut lines = Vec::new();
         if row.endpoints.is_empty() {
-            lines.push(
-                [std::mem::take(&mut first), vec![none, String::new()], std::mem::take(&mut last)].concat(),
-            );
+            let none = match row.otherwise {
+                Refusal::Reject => "none: packets are rejected",
+                Refusal::Drop => "none here: packets are dropped",
+            };
+            let own = vec![none.to_owned(), String::new(), String::new(), String::new()];
+            lines.push([std::mem::take(&mut first), own, std::mem::take(&mut last)].concat());
         }
         for endpoint in &row.endpoints {
-            let who = endpoint.name.clone().unwrap_or_default();
-            let local = endpoint.local_on.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
-            let terminating = if row.terminating { " (terminating)" } else { "" };
-            let own = vec![endpoint.backend.to_string(), format!("{who}{local}{terminating}")];
-            let blank = || vec![String::new(), String::new()];
+            let own = endpoint_cells(endpoint, row.terminating);
+            let blank = |cells: usize| vec![String::new(); cells];
             let (before, after) = if lines.is_empty() {
                 (std::mem::take(&mut first), std::mem::take(&mut last))
             } else {
-                (blank(), blank())
+                (blank(3), blank(2))
             };
             lines.push([before, own, after].concat());
         }
         lines
     });
-    table(out, &["ADDRESS", "SERVICE", "ENDPOINT", "WHO", "NODES", "KERNEL"], rows);
+    let header =
+        ["ADDRESS", "SERVICE", "HOW", "ENDPOINT", "WHO", "CONNECTIONS", "PACKETS", "NODES", "KERNEL"];
+    table(out, &header, rows);
+}
+
+/// What an address is, and what holds for its callers.
+fn ways(row: &ServiceRow) -> String {
+    let mut ways = vec![row.kind.to_string()];
+    if row.policy == TrafficPolicy::Local {
+        ways.push("Local".to_owned());
+    }
+    ways.extend(row.affinity.map(|seconds| format!("ClientIP {seconds} s")));
+    ways.extend(row.source_ranges.as_ref().map(|ranges| {
+        let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
+        format!("from {}", ranges.join(" "))
+    }));
+    ways.join(", ")
+}
+
+fn endpoint_cells(endpoint: &EndpointRow, terminating: bool) -> Vec<String> {
+    let who = endpoint.name.clone().unwrap_or_default();
+    let local = endpoint.local_on.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+    let terminating = if terminating { " (terminating)" } else { "" };
+    let only = match endpoint.only {
+        Some(Caller::Inside) => " (pods and nodes alone)",
+        Some(Caller::Outside) => " (callers from outside alone)",
+        None => "",
+    };
+    let packets = endpoint.traffic.map_or_else(|| "?".to_owned(), |traffic| traffic.packets.to_string());
+    vec![
+        endpoint.backend.to_string(),
+        format!("{who}{local}{terminating}{only}"),
+        endpoint.connections.to_string(),
+        packets,
+    ]
 }
 
 fn write_routes(out: &mut String, routes: &[RouteRow]) {

@@ -207,6 +207,7 @@ mod tests {
                 status: vec![],
                 tcp_state: None,
                 timeout: None,
+                traffic: None,
             };
             assert_eq!(onward(&connection), parsed(protocol, expected), "{original}");
         }

@@ -89,6 +89,7 @@ fn connection(called: (&str, u16)) -> Connection {
         status: Vec::new(),
         tcp_state: None,
         timeout: None,
+        traffic: None,
     }
 }
 
