@@ -162,8 +162,9 @@ impl NodePlan {
         match (port.kind, port.policy) {
             (AddressKind::ClusterIp, _) if self.proxy.masquerade_all => Some(Masquerade::All),
             (AddressKind::ClusterIp, _) => {
+                let known = self.proxy.knows_pods(flow.source.is_ipv6());
                 let local = self.proxy.is_local(&flow.origin, &flow.source);
-                (!local).then_some(Masquerade::ClusterIpFromOutside)
+                (known && !local).then_some(Masquerade::ClusterIpFromOutside)
             }
             (_, TrafficPolicy::Cluster) => Some(Masquerade::External),
             (_, TrafficPolicy::Local) => {

@@ -140,6 +140,15 @@ impl ProxyPlan {
         }
     }
 
+    /// Pods can be told from others in this address family. Where they cannot, nobody is masqueraded for not being one, as
+    /// kube-proxy does without a cluster CIDR: better the answer finds no way than every pod loses its address.
+    pub fn knows_pods(&self, v6: bool) -> bool {
+        match &self.local_sources {
+            LocalSources::Networks(networks) => networks.iter().any(|net| net.addr().is_ipv6() == v6),
+            LocalSources::Interface(_) | LocalSources::InterfacePrefix(_) => true,
+        }
+    }
+
     /// Node ports are at `ip`, as far as the Node object tells this node's addresses.
     pub fn has_node_ports(&self, ip: &IpAddr) -> bool {
         self.node_addresses.contains(ip) && !is_loopback(ip) && contains(&self.node_port_networks, ip)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
 use seaway_model::{NodePlan, ObjectName};
 use seaway_net::rtnl::Rtnl;
 use tokio::net::TcpListener;
@@ -40,15 +41,24 @@ pub(crate) async fn keep(shared: Arc<Shared>, troubles: Troubles) {
     let mut plans = shared.plans();
     let mut open: BTreeMap<SocketAddr, Open> = BTreeMap::new();
     let mut again: Option<Instant> = None;
+    let mut known = None;
     loop {
-        tokio::select! {
-            changed = plans.changed() => if changed.is_err() { return },
-            () = until(again) => {}
-        }
+        let tried = tokio::select! {
+            changed = plans.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => return,
+            },
+            () = until(again) => true,
+        };
         let Some(plan) = plans.borrow_and_update().clone() else { continue };
+        let asked = Some(asked(&plan));
+        if asked == known && !tried {
+            continue;
+        }
+        known = asked;
         let wanted = wanted(&plan).await;
-        let known = open.iter().map(|(socket, open)| (*socket, open.service.clone())).collect();
-        let (close, start) = changes(&known, &wanted);
+        let held = open.iter().map(|(socket, open)| (*socket, open.service.clone())).collect();
+        let (close, start) = changes(&held, &wanted);
         for socket in close {
             tracing::info!(%socket, "health check closed");
             open.remove(&socket);
@@ -73,9 +83,14 @@ pub(crate) async fn keep(shared: Arc<Shared>, troubles: Troubles) {
     }
 }
 
+/// What of the plan says where to listen: the Services' ports, and where node ports are.
+fn asked(plan: &NodePlan) -> (Vec<(ObjectName, u16)>, Vec<IpNet>) {
+    let checks = plan.services.health_checks().map(|(service, check)| (service.clone(), check.port));
+    (checks.collect(), plan.proxy.node_port_networks.clone())
+}
+
 async fn wanted(plan: &NodePlan) -> BTreeMap<SocketAddr, ObjectName> {
-    let checks: Vec<(ObjectName, u16)> =
-        plan.services.health_checks().map(|(service, check)| (service.clone(), check.port)).collect();
+    let (checks, networks) = asked(plan);
     if checks.is_empty() {
         return BTreeMap::new();
     }
@@ -84,7 +99,7 @@ async fn wanted(plan: &NodePlan) -> BTreeMap<SocketAddr, ObjectName> {
         tracing::warn!(%error, "cannot list this node's addresses; the Node object's are used");
         plan.proxy.node_addresses.clone()
     });
-    sockets(checks, &listening_addresses(&plan.proxy.node_port_networks, &own))
+    sockets(checks, &listening_addresses(&networks, &own))
 }
 
 fn own_addresses() -> io::Result<Vec<IpAddr>> {

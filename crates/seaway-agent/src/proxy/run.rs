@@ -30,6 +30,9 @@ use crate::{kernel, socket};
 /// How long the Node object is waited for before Services are served without what depends on it.
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often the configuration file is looked at.
+const FILE_LOOK: Duration = Duration::from_secs(10);
+
 /// Runs the service proxy until it is told to end, or does what a flag asks for instead.
 ///
 /// # Errors
@@ -223,8 +226,29 @@ async fn serve(
         _ = terminate.recv() => tracing::info!("SIGTERM: ending; the kernel keeps what it has"),
         _ = interrupt.recv() => tracing::info!("SIGINT: ending; the kernel keeps what it has"),
         ended = work => return ended,
+        () = changed(args) => anyhow::bail!("the configuration file has changed: ending, to be started with it"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends when the configuration file says something else than at the start, as kube-proxy does: whoever started it starts it
+/// anew. A file with a mistake is told of, and what was read before stays in force.
+async fn changed(args: &ProxyArgs) {
+    let Some(path) = args.text("config").map(Path::new) else { return std::future::pending().await };
+    let mut last = fs::read_to_string(path).ok();
+    loop {
+        tokio::time::sleep(FILE_LOOK).await;
+        // One that is gone is about to be replaced.
+        let Ok(text) = fs::read_to_string(path) else { continue };
+        if last.as_ref() == Some(&text) {
+            continue;
+        }
+        match config_file::parse(&path.display().to_string(), &text) {
+            Ok(_) => return,
+            Err(error) => tracing::error!("the configuration file has changed, and is not used: {error}"),
+        }
+        last = Some(text);
+    }
 }
 
 /// The socket that `seaway status` and `seaway trace` ask; without it the proxy does its work all the same.

@@ -95,3 +95,18 @@ fn sources() {
         assert_eq!(why, expected, "{source} to {destination} by {backend:?}");
     }
 }
+
+#[test]
+fn who_cannot_tell_pods_from_others_leaves_sources_alone() {
+    let mut plan = plan();
+    let backend = Some(Backend { ip: ip("10.244.2.5"), port: 8080 });
+    let why = |plan: &NodePlan| plan.masquerade(&flow("172.18.0.11", "10.96.0.7", 80), backend);
+    plan.egress = EgressPlan::default();
+    assert_eq!(why(&plan), Some(Masquerade::ClusterIpFromOutside));
+    plan.proxy.local_sources = LocalSources::Networks(Vec::new());
+    assert_eq!(why(&plan), None);
+    plan.proxy.masquerade_all = true;
+    assert_eq!(why(&plan), Some(Masquerade::All));
+    plan.proxy = ProxyPlan { local_sources: LocalSources::Interface("cni0".into()), ..ProxyPlan::default() };
+    assert_eq!(why(&plan), Some(Masquerade::ClusterIpFromOutside));
+}

@@ -153,16 +153,18 @@ impl Base<'_> {
         let hairpin = translated().in_set([family.saddr(), family.daddr()], SetId::Hairpin.name());
         let transport = || translated().l4proto_in([TCP, UDP, SCTP]);
         let cluster_ip = |rule: Rule| rule.in_set([family.original_daddr()], SetId::ClusterIps.name());
-        let from_outside = if self.proxy.masquerade_all {
-            masquerade(cluster_ip(translated()), "cluster IP, and all is to be masqueraded")
-        } else {
-            let rule = cluster_ip(self.not_local(translated()));
-            masquerade(rule, "cluster IP from outside the pod networks")
-        };
-        Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::SRCNAT)
+        let chain = Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::SRCNAT)
             .rule(masquerade(hairpin, "hairpin"))
-            .rule(transport().vmap(original, SetId::External.name()))
-            .rule(from_outside)
+            .rule(transport().vmap(original, SetId::External.name()));
+        let chain = if self.proxy.masquerade_all {
+            chain.rule(masquerade(cluster_ip(translated()), "cluster IP, and all is to be masqueraded"))
+        } else if self.proxy.knows_pods(family == IpFamily::V6) {
+            let rule = cluster_ip(self.not_local(translated()));
+            chain.rule(masquerade(rule, "cluster IP from outside the pod networks"))
+        } else {
+            chain
+        };
+        chain
             .rule(cluster_ip(translated()).goto(SOURCES))
             .rule(
                 transport()
