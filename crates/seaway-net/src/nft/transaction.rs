@@ -126,6 +126,36 @@ impl Transaction {
         Self { table: self.table, operations: self.operations.into_iter().flat_map(split).collect() }
     }
 
+    /// The same changes in several transactions, none of which adds more than `most` elements (but at least one). What
+    /// comes behind the last element stays together with it: of [`Transaction::create`] all the rules.
+    #[must_use]
+    pub fn in_stages(self, most: usize) -> Vec<Self> {
+        let most = most.max(1);
+        let mut stages = vec![Self::new(self.table.clone())];
+        let mut room = most;
+        for operation in self.operations {
+            let Operation::AddElements(spec, mut elements) = operation else {
+                if let Some(stage) = stages.last_mut() {
+                    stage.push(operation);
+                }
+                continue;
+            };
+            while !elements.is_empty() {
+                if room == 0 {
+                    stages.push(Self::new(self.table.clone()));
+                    room = most;
+                }
+                let later = elements.split_off(room.min(elements.len()));
+                room -= elements.len();
+                if let Some(stage) = stages.last_mut() {
+                    stage.push(Operation::AddElements(Arc::clone(&spec), elements));
+                }
+                elements = later;
+            }
+        }
+        stages
+    }
+
     /// Whether there is nothing to change.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()

@@ -231,6 +231,33 @@ fn nothing_is_committed_where_nothing_differs() {
 }
 
 #[test]
+fn a_large_table_is_filled_before_it_has_rules() {
+    let mut cluster = Cluster::new();
+    for service in 0..3000 {
+        cluster.set(service, &[1, 2]);
+    }
+    let mut driver = NftablesDriver::new(Fake::new());
+    driver.sync(&cluster.plan).unwrap();
+    assert_does(&read(&mut driver.nft), &cluster.plan);
+    let of = |stage: &Transaction| {
+        let (mut elements, mut rules) = (0, 0);
+        for operation in &stage.operations {
+            match operation {
+                Operation::AddElements(_, added) => elements += added.len(),
+                Operation::AddRule { .. } => rules += 1,
+                _ => {}
+            }
+        }
+        (elements, rules)
+    };
+    let stages: Vec<(usize, usize)> = driver.nft.committed.iter().map(of).collect();
+    let (last, before) = stages.split_last().unwrap();
+    // A service, its cluster IP and two endpoints each.
+    assert!(before.len() >= 2 && before.iter().all(|stage| *stage == (AT_ONCE, 0)), "{stages:?}");
+    assert!(last.0 <= AT_ONCE && last.1 > 0, "{stages:?}");
+}
+
+#[test]
 fn a_flushed_table_comes_back() {
     let mut cluster = Cluster::new();
     cluster.set(1, &[1, 2]);
