@@ -1,7 +1,7 @@
 //! The main process of a lab's node: it starts the agent and the kubelet, and starts them again when they end.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,6 +55,8 @@ fn agent_argv(args: &NodeArgs) -> Vec<String> {
         "--kubeconfig=/etc/seaway/agent.kubeconfig",
         "--net-conf=/etc/kube-flannel/net-conf.json",
         "--iface=eth0",
+        // Load balancers ask at the node's addresses, of whichever family.
+        &format!("--healthz-bind={}", SocketAddr::new(boxes::any_address(&args.node_ip), 10256)),
     ])
 }
 

@@ -64,6 +64,23 @@ spec:
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: outside}
+spec:
+  type: NodePort
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: server}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: six}
+spec:
+  ipFamilies: [IPv6]
+  selector: {app: server}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
 metadata: {name: headless}
 spec:
   clusterIP: None
@@ -222,6 +239,17 @@ fn services_work(world: &World, v6: bool) {
     }
 }
 
+/// Each node serves node ports at its address, and says so at its health check.
+fn nodes_serve(world: &World, v6: bool) {
+    for node in &world.nodes {
+        for place in world.callers() {
+            let port = SocketAddr::new(node.ip(v6), 30080);
+            eventually("the node port is in the kernel", || place.get(port, "/hostname").ok());
+        }
+        world.clients[0].get(SocketAddr::new(node.ip(v6), 10256), "/healthz").unwrap();
+    }
+}
+
 /// Names, addresses and back.
 fn names_resolve(world: &World, v6: bool) {
     let kind = if v6 { "AAAA" } else { "A" };
@@ -233,7 +261,8 @@ fn names_resolve(world: &World, v6: bool) {
     assert_eq!(world.dig(&[kind, "headless.default.svc.cluster.local"]), pods);
     let dashed = pods[0].replace(['.', ':'], "-");
     let names = ["all", "headless"].map(|service| format!("{dashed}.{service}.default.svc.cluster.local."));
-    assert_eq!(world.dig(&["-x", &pods[0]]), names);
+    let found = world.dig(&["-x", &pods[0]]);
+    assert!(names.iter().all(|name| found.contains(name)), "{found:?}");
     assert_eq!(world.dig(&[kind, &format!("{dashed}.default.pod.cluster.local")]), [pods[0].as_str()]);
     let google = google(v6).to_string();
     assert_eq!(world.dig(&[kind, "google.com"]), [google.as_str()]);
@@ -301,6 +330,7 @@ fn each_family(world: &World, families: &[bool], mtu: u16) {
     for v6 in families {
         pods_reach_pods(world, *v6, mtu);
         services_work(world, *v6);
+        nodes_serve(world, *v6);
         names_resolve(world, *v6);
     }
 }
@@ -351,6 +381,61 @@ fn a_service_changes_its_families(world: &World) {
     assert_eq!(world.service("all", false, 80), four);
     let six = world.service("all", true, 80);
     eventually("the new address works", || world.clients[0].get(six, "/hostname").ok());
+    let alone = json(&world.lab, &["get", "service", "six"]);
+    assert_eq!(ips(&alone["spec"]["clusterIPs"], "").len(), 1);
+    world.clients[0].get(world.service("six", true, 80), "/hostname").unwrap();
+}
+
+/// What a node has in its kernel about the others' pods in IPv6.
+fn ways(world: &World) -> String {
+    let script = "ip -6 route; ip -6 neigh show nud permanent; bridge fdb show dev seaway-v6.1";
+    world.lab.exec("node/node-1", &["sh", "-c", script])
+}
+
+/// A node that is removed leaves no way to it behind, and is reached again when it is back.
+fn ways_follow_the_nodes(world: &World) {
+    let network = world.lab.kubectl(&["get", "node", "node-2", "-o", "jsonpath={.spec.podCIDRs[1]}"]);
+    let own = network.split('/').next().unwrap();
+    let left = || -> Vec<String> {
+        let of_node = |line: &&str| {
+            line.contains(&format!("{own} "))
+                || line.contains(&network)
+                || line.contains("fd00:172:18::12 self")
+        };
+        ways(world).lines().filter(of_node).map(str::to_owned).collect()
+    };
+    assert_eq!(left().len(), 3, "a route, a neighbour and a forwarding entry: {:?}", left());
+    world.lab.seaway(&["node", "stop", "node-2"]);
+    world.lab.kubectl(&["delete", "node", "node-2"]);
+    eventually("no way to the node is left", || left().is_empty().then_some(()));
+    world.lab.seaway(&["node", "start", "node-2"]);
+    eventually("its new server is reached", || {
+        let list =
+            json(&world.lab, &["get", "pods", "-l", "app=server", "--field-selector=spec.nodeName=node-2"]);
+        let pods =
+            list["items"].as_array()?.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let ip =
+            ips(&pods.last()?["status"].get("podIPs")?.clone(), "ip").into_iter().find(IpAddr::is_ipv6)?;
+        world.clients[0].get(SocketAddr::new(ip, 8080), "/hostname").ok()
+    });
+}
+
+/// A UDP flow whose pod goes away goes on to another one.
+fn a_udp_flow_moves_from_a_pod_that_goes(world: &World) {
+    let server = world.service("all", true, 81);
+    let client = &world.clients[0].netns;
+    let socket = client.run(|| UdpSocket::bind("[::]:0").unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let ask = || -> Option<String> {
+        socket.send_to(b"hostname", server).ok()?;
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    let first = eventually("an answer", ask);
+    assert_eq!(ask().unwrap(), first, "a flow stays where it is");
+    world.lab.kubectl(&["delete", "pod", &first, "--wait=false"]);
+    eventually("the flow moves", || ask().filter(|pod| *pod != first));
 }
 
 #[test]
@@ -365,6 +450,8 @@ fn both_families_over_vxlan() {
     trace_agrees(&world, &["http://all".into(), format!("http://{six}"), "http://google.com".into()]);
     a_service_changes_its_families(&world);
     nothing_leaves_without_masquerade(&world);
+    a_udp_flow_moves_from_a_pod_that_goes(&world);
+    ways_follow_the_nodes(&world);
 }
 
 #[test]
@@ -389,5 +476,7 @@ fn ipv6_alone_over_routes() {
     let _inbound =
         outside.run(|| TcpStream::connect(address("2001:db8:203:113::77", 9000)).unwrap()).unwrap();
     assert_eq!(listener.accept().unwrap().1.ip(), google(true));
+    let port = address("2001:db8:203:113::77", 30080);
+    assert!(outside.run(|| request(port, "/hostname")).unwrap().is_ok(), "a node port from outside");
     nothing_leaves_without_masquerade(&world);
 }
