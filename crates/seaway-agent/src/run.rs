@@ -12,7 +12,7 @@ use seaway_kube::{Client, PodScope, ServiceScope, Source, Wanted, connect};
 use seaway_model::{NetConf, NodePlan, ServicePlan};
 use seaway_observe::Observer;
 use seaway_proxy::ServiceDriver;
-use seaway_proxy::leftovers::CleanupKubeProxy;
+use seaway_proxy::leftovers::{CleanupKubeProxy, Leftovers};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -187,6 +187,11 @@ async fn dry_run(node: &str, source: &Source, settings: &Settings) -> anyhow::Re
     print!("{}", kernel::service_driver()?.dry_run(&plan)?);
     if let Some(settings) = &settings.overlay {
         print!("{}", overlay::dry_run(settings, node, &snapshot)?);
+    }
+    if settings.cleanup_kube_proxy == CleanupKubeProxy::Auto {
+        for line in Leftovers::find().to_string().lines() {
+            println!("# left by a kube-proxy: {line}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

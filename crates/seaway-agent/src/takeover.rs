@@ -14,8 +14,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Removes what a kube-proxy left when it is gone and all Services are in the kernel; then there is nothing to do, for ever.
 pub(crate) async fn take_over(policy: CleanupKubeProxy, shared: Arc<Shared>) {
     let mut takeover = Takeover::new(policy);
-    let mut begun = policy == CleanupKubeProxy::Never;
-    while !begun || takeover.next().is_some() {
+    while !takeover.is_done() {
         let synced = shared.with_part(services::PART, |part| part.syncs > 0 && !part.pending);
         if takeover.due(shared.holds_kube_proxys_port(), synced, Instant::now()) {
             let removing = tokio::task::spawn_blocking(move || {
@@ -29,7 +28,6 @@ pub(crate) async fn take_over(policy: CleanupKubeProxy, shared: Arc<Shared>) {
                     break;
                 }
             };
-            begun = true;
         }
         tokio::time::sleep(LOOK).await;
     }

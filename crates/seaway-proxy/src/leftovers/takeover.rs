@@ -15,7 +15,7 @@ pub enum CleanupKubeProxy {
     /// As soon as Seaway's own rules are in force and kube-proxy is known not to run.
     #[default]
     Auto,
-    /// They are left alone.
+    /// They are told and left alone.
     Never,
 }
 
@@ -45,13 +45,14 @@ impl fmt::Display for CleanupKubeProxy {
     }
 }
 
-/// Removes leftovers at a start: once when it may, once more half a minute later, and as often as connections still use some
+/// Removes leftovers at a start, or tells of them: once when it may, once more half a minute later, and as often as connections still use some
 /// of it. Later kube-proxies are not its concern.
 ///
 /// Ask [`Takeover::due`] after every sync and now and then; where it says so call [`Takeover::run`] on a thread that may
 /// block, in the network namespace of the node.
 #[derive(Debug)]
 pub struct Takeover {
+    policy: CleanupKubeProxy,
     state: State,
 }
 
@@ -67,7 +68,12 @@ enum State {
 impl Takeover {
     /// At a start.
     pub fn new(policy: CleanupKubeProxy) -> Self {
-        Self { state: if policy == CleanupKubeProxy::Auto { State::First } else { State::Done } }
+        Self { policy, state: State::First }
+    }
+
+    /// There is nothing to do any more.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
     }
 
     /// It is time to remove something: this process holds kube-proxy's own port (127.0.0.1:10249), so that no kube-proxy
@@ -82,28 +88,26 @@ impl Takeover {
             }
     }
 
-    /// When [`Takeover::due`] is to be asked again though nothing happens.
-    pub fn next(&self) -> Option<Instant> {
-        match self.state {
-            State::Again(at) => Some(at),
-            State::First | State::Done => None,
-        }
-    }
-
-    /// Removes what there is, and logs it. A part that fails is tried again half a minute later.
-    pub fn run(&mut self, now: Instant) -> Leftovers {
-        let removed = Leftovers::remove();
-        self.ran(&removed, now);
-        for line in removed.to_string().lines() {
+    /// Removes what there is, if the policy says so, and logs it. A part that fails is tried again half a minute later.
+    pub fn run(&mut self, now: Instant) {
+        let (leftovers, done) = match self.policy {
+            CleanupKubeProxy::Auto => (Leftovers::remove(), "removed what kube-proxy left"),
+            CleanupKubeProxy::Never => (Leftovers::find(), "kube-proxy left, and it stays as was asked for"),
+        };
+        self.ran(&leftovers, now);
+        for line in leftovers.to_string().lines() {
             match line.starts_with("failed: ") {
                 true => tracing::warn!("{line}"),
-                false => tracing::info!("took over from kube-proxy, {line}"),
+                false => tracing::info!("{done}: {line}"),
             }
         }
-        removed
     }
 
     fn ran(&mut self, removed: &Leftovers, now: Instant) {
+        if self.policy == CleanupKubeProxy::Never {
+            self.state = State::Done;
+            return;
+        }
         let more = self.state == State::First || removed.is_waiting() || !removed.failed.is_empty();
         self.state = if more { State::Again(now + AGAIN) } else { State::Done };
     }
@@ -127,14 +131,18 @@ mod tests {
         let waiting = Leftovers { ipvs: Some(waiting), ..Leftovers::default() };
         takeover.ran(&Leftovers::default(), now);
         assert!(!takeover.due(true, true, now));
-        let later = takeover.next().unwrap();
+        let later = now + AGAIN;
         assert!(takeover.due(true, true, later));
         takeover.ran(&waiting, later);
         assert!(!takeover.due(true, true, later) && takeover.due(true, true, later + AGAIN));
         takeover.ran(&Leftovers::default(), later + AGAIN);
-        assert_eq!(takeover.next(), None);
+        assert!(takeover.is_done());
         assert!(!takeover.due(true, true, later + 10 * AGAIN));
-        assert!(!Takeover::new(CleanupKubeProxy::Never).due(true, true, now));
+        // Who wants nothing removed is told once what there is.
+        let mut takeover = Takeover::new(CleanupKubeProxy::Never);
+        assert!(takeover.due(true, true, now));
+        takeover.ran(&waiting, now);
+        assert!(takeover.is_done() && !takeover.due(true, true, now + AGAIN));
     }
 
     #[test]
