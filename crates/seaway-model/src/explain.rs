@@ -40,7 +40,7 @@ pub enum Translation {
         /// Whose candidates.
         caller: Caller,
     },
-    /// Answered with ICMP port unreachable: the port has no endpoint.
+    /// Refused with a reset (TCP) or an ICMP error: the port has no endpoint.
     RejectNoEndpoints {
         /// The address that matched.
         port: Arc<PortPlan>,
@@ -55,7 +55,7 @@ pub enum Translation {
         /// The address that matched.
         port: Arc<PortPlan>,
     },
-    /// Answered with ICMP port unreachable: a cluster IP, but no Service has this port on it.
+    /// Refused with a reset (TCP) or an ICMP error: a cluster IP, but no Service has this port on it.
     RejectNoSuchPort,
     /// Dropped: an address that cluster IPs are taken from, but no Service has it.
     DropUnallocated,

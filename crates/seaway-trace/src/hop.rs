@@ -231,7 +231,7 @@ pub(crate) enum Expect {
         /// The endpoints.
         backends: BTreeSet<SocketAddr>,
     },
-    /// The packet is answered with ICMP port unreachable.
+    /// The packet is answered with a reset (TCP) or an ICMP error.
     Reject,
     /// No filter drops it.
     Pass,

@@ -42,9 +42,10 @@ pub(super) fn contribution(
         return all;
     }
     all.cluster_ips.extend(&service.cluster_ips);
-    let mut ready_here = BTreeSet::new();
+    // An endpoint of both families has an address in each.
+    let mut ready_here = [BTreeSet::new(), BTreeSet::new()];
     for port in &service.ports {
-        for v6 in [false, true] {
+        for (v6, ready_here) in [false, true].into_iter().zip(&mut ready_here) {
             if !service.cluster_ips.iter().any(|ip| ip.is_ipv6() == v6) {
                 continue;
             }
@@ -63,7 +64,10 @@ pub(super) fn contribution(
         && service.kind == ServiceType::LoadBalancer
         && service.external_policy == TrafficPolicy::Local
     {
-        all.health_check = Some(HealthCheck { port, local_endpoints: ready_here.len() });
+        all.health_check = Some(HealthCheck {
+            port,
+            local_endpoints: ready_here.iter().map(BTreeSet::len).max().unwrap_or_default(),
+        });
     }
     all
 }

@@ -108,7 +108,7 @@ pub enum Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Refusal {
-    /// It is answered with an ICMP error: there is no endpoint anywhere.
+    /// It is answered with a reset (TCP) or an ICMP error: there is no endpoint anywhere.
     Reject,
     /// It is dropped: there are endpoints, but none on this node, and the traffic policy is Local.
     Drop,

@@ -37,7 +37,8 @@ pub(crate) fn skeleton(family: IpFamily, egress: &EgressPlan, proxy: &ProxyPlan)
         .chain(base.refused("reject_forward", Hook::Forward))
         .chain(base.refused("reject_output", Hook::Output))
         .chain(base.postrouting())
-        .chain(base.learn())
+        .chain(base.learn("learn", Hook::Postrouting))
+        .chain(base.learn("learn_input", Hook::Input))
         .chain(base.refuse())
         .chain(Chain::new(MASQUERADE_ALL).rule(masquerade(Rule::new(), "external address")))
         .chain(base.masquerade_own())
@@ -139,7 +140,9 @@ impl Base<'_> {
     }
 
     fn refuse(&self) -> Chain {
-        let chain = Chain::new(REFUSE);
+        // Linux hands what it makes for itself and for its pods over at once, while connect still holds the caller's socket.
+        // An ICMP error is put aside then, in IPv6 until the SYN is repeated after a second; a reset is not.
+        let chain = Chain::new(REFUSE).rule(Rule::new().l4proto(TCP).reject(Reject::TcpReset));
         // Linux's SCTP goes on after a port unreachable, and tries for minutes.
         let sctp = Rule::new().l4proto(SCTP).reject(Reject::ProtocolUnreachable);
         let chain = if self.family == IpFamily::V4 { chain.rule(sctp) } else { chain };
@@ -196,11 +199,12 @@ impl Base<'_> {
             .rule(masquerade(to_other_node, "from outside to another node's pod"))
     }
 
-    /// In a filter chain, for a nat chain ends with the translation.
-    fn learn(&self) -> Chain {
+    /// In a filter chain, for a nat chain ends with the translation; on the way into the node too, for endpoints in its own
+    /// network.
+    fn learn(&self, name: &str, hook: Hook) -> Chain {
         let original = [self.family.original_daddr(), Field::L4Proto, Field::original(Tuple::ProtoDst)];
         let translated = || new().any_bit(Field::CtStatus, ct_status::DNAT).l4proto_in([TCP, UDP, SCTP]);
-        Chain::base("learn", ChainKind::Filter, Hook::Postrouting, AFTER_SRCNAT)
+        Chain::base(name, ChainKind::Filter, hook, AFTER_SRCNAT)
             .rule(translated().vmap(original, SetId::Sticky.name()))
             .rule(
                 translated()

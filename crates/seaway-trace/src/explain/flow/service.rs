@@ -102,7 +102,7 @@ impl Walk<'_> {
 
     fn without_endpoint(mut self, place: String, packet: Packet, port: &PortPlan) -> Vec<Way> {
         let object = format!("Service {}", port.service);
-        let note = "the Service has no ready endpoint: the node answers with ICMP port unreachable, which a program sees as “connection refused”";
+        let note = "the Service has no ready endpoint: the node answers with a reset or an ICMP error, which a program sees as “connection refused”";
         self.push(
             Hop::new(HopKind::Service, place, object.clone(), note)
                 .states(packet.state(), None)
@@ -120,7 +120,7 @@ impl Walk<'_> {
             Proto::Icmp => "a cluster IP answers no ICMP, only the Service's own ports exist".to_owned(),
             proto => format!("the Service has no port {} for {proto}", packet.port),
         };
-        let note = format!("{what}{ports}: the node answers with ICMP port unreachable");
+        let note = format!("{what}{ports}: the node answers with a reset or an ICMP error");
         self.push(
             Hop::new(HopKind::Service, place, object.clone(), note)
                 .states(packet.state(), None)
