@@ -2,11 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
-pub(crate) mod streams;
-
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use seaway_model::{
-    Backend, Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, Flow, LocalSources, Masquerade,
-    NodePlan, ObjectName, PlanDiff, Protocol, ProxyPlan, Service, ServicePlan, ServicePort, ServiceType,
-    Snapshot, Translation,
+    Changes, EgressPlan, Endpoint, EndpointPort, EndpointSlice, LocalSources, NodePlan, ObjectName, PlanDiff,
+    Protocol, ProxyPlan, Service, ServicePlan, ServicePort, ServiceType, Snapshot,
 };
 use seaway_net::netns::NetNs;
 use seaway_net::nft::Kernel;
@@ -31,12 +28,8 @@ pub(crate) const NODE: &str = "node-1";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// A service's address.
 pub(crate) const VIP: &str = "10.96.0.7";
-/// The machine outside.
-pub(crate) const OUTSIDE: &str = "192.0.2.2";
 /// The node, as seen from outside.
 pub(crate) const NODE_IP: &str = "192.0.2.1";
-/// An endpoint that never answers: nobody has the address, and the way to it is there.
-pub(crate) const DEAD: &str = "10.244.2.9";
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -163,27 +156,11 @@ impl Server {
         Self::streams(ns.run(|| TcpListener::bind(at).unwrap()).unwrap(), at)
     }
 
-    pub(crate) fn sctp(ns: &NetNs, at: SocketAddr) -> Self {
-        Self::streams(streams::listen_sctp(ns, at), at)
-    }
-
     fn streams(listener: TcpListener, at: SocketAddr) -> Self {
         listener.set_nonblocking(true).unwrap();
         Self::serve(move || match listener.accept() {
             Ok((mut stream, client)) => {
                 let _ = stream.write_all(format!("{} {}", at.ip(), client.ip()).as_bytes());
-                true
-            }
-            Err(_) => false,
-        })
-    }
-
-    pub(crate) fn udp(ns: &NetNs, at: SocketAddr) -> Self {
-        let socket = ns.run(|| UdpSocket::bind(at).unwrap()).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        Self::serve(move || match socket.recv_from(&mut [0; 64]) {
-            Ok((_, client)) => {
-                let _ = socket.send_to(format!("{} {}", at.ip(), client.ip()).as_bytes(), client);
                 true
             }
             Err(_) => false,
@@ -220,60 +197,6 @@ pub(crate) fn ask_tcp(ns: &NetNs, to: SocketAddr) -> io::Result<(IpAddr, IpAddr)
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(parse(&answer))
-}
-
-/// A UDP socket that keeps its source port, for asking `to` several times.
-pub(crate) fn udp_client(ns: &NetNs, to: SocketAddr) -> UdpSocket {
-    let socket = ns
-        .run(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-            socket.connect(to).unwrap();
-            socket
-        })
-        .unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-pub(crate) fn ask_udp(socket: &UdpSocket) -> io::Result<(IpAddr, IpAddr)> {
-    socket.send(b"?")?;
-    let mut answer = [0; 64];
-    let length = socket.recv(&mut answer)?;
-    Ok(parse(std::str::from_utf8(&answer[..length]).unwrap()))
-}
-
-/// Asks until all of `expected` have answered.
-pub(crate) fn until_all_answer(
-    expected: &[IpAddr],
-    mut ask: impl FnMut() -> (IpAddr, IpAddr),
-) -> BTreeSet<(IpAddr, IpAddr)> {
-    let mut seen = BTreeSet::new();
-    for _ in 0..500 {
-        let answer = ask();
-        assert!(expected.contains(&answer.0), "{answer:?} is no endpoint of {expected:?}");
-        seen.insert(answer);
-        if expected.iter().all(|server| seen.iter().any(|(seen, _)| seen == server)) {
-            return seen;
-        }
-    }
-    panic!("of {expected:?} only {seen:?} answered");
-}
-
-/// Those who answered `flow` are endpoints by the plan, and saw whom the plan says they see.
-pub(crate) fn assert_as_planned(cluster: &Cluster, flow: &Flow, answers: BTreeSet<(IpAddr, IpAddr)>) {
-    let Translation::Dnat { port, .. } = cluster.plan.translate(flow) else { panic!("{flow:?}") };
-    for (server, seen) in answers {
-        let backend = Backend { ip: server, port: 8080 };
-        assert!(port.backends.contains(&backend));
-        match cluster.plan.masquerade(flow, Some(backend)) {
-            None => assert_eq!(seen, flow.source, "{flow:?} by {backend}"),
-            Some(why) => {
-                assert!(matches!(why, Masquerade::Hairpin | Masquerade::ClusterIpFromOutside));
-                let node = [ip(NODE_IP), ip(GATEWAY)];
-                assert!(node.contains(&seen), "{flow:?} by {backend}: {why:?}, but seen as {seen}");
-            }
-        }
-    }
 }
 
 fn parse(answer: &str) -> (IpAddr, IpAddr) {
