@@ -226,7 +226,6 @@ impl Shared {
             service_changes: changes("Service"),
             endpoint_changes: changes("EndpointSlice"),
             no_local_endpoints: self.applied().map(|plan| without_local(&plan)).unwrap_or_default(),
-            ..Sampled::default()
         };
         self.metrics.text(sampled, open)
     }

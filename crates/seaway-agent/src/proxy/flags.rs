@@ -331,7 +331,7 @@ impl ProxyArgs {
             serde_json::from_value(all).map_err(|error| problem(error.to_string()))?;
         check(&configuration).map_err(|wrong| {
             let of_field = |flag: &&Flag| flag.fields.contains(&wrong.field.as_str());
-            let flag = self.given().find(|flag| of_field(&flag)).map_or(whole, |flag| flag.name);
+            let flag = self.given().find(|flag| of_field(flag)).map_or(whole, |flag| flag.name);
             FlagError { flag, problem: wrong.problem }
         })?;
         Ok(configuration)
