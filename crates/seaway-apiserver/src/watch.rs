@@ -11,7 +11,7 @@ use futures::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use seaway_apis::selector::{FieldSelector, LabelSelector};
-use seaway_apis::{Resource, StatusError, strategy};
+use seaway_apis::{Resource, StatusError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -55,7 +55,7 @@ impl Filter {
         if fields.name().is_some_and(|name| name != object.name()) {
             return false;
         }
-        fields.matches(&self.resource, &strategy::from_storage(&self.resource, object.value()))
+        fields.matches_values(&object.fields(&self.resource))
     }
 
     /// What an event is to a watcher that sees only the objects that match, and whether it shows the object as it was before.

@@ -37,6 +37,11 @@ pub struct ControllersArgs {
     /// grace period, so that this matters only if it is the shorter
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub node_monitor_period: Duration,
+
+    /// File in which the cloud keeps its machines, a JSON object of node name to `running`, `stopped` or `terminated`. A
+    /// node that is not ready is tainted where its machine is stopped, and deleted where that is terminated
+    #[arg(long, value_name = "FILE")]
+    pub cloud_instances: Option<PathBuf>,
 }
 
 /// A duration as Go writes it: `40s`, `1m30s`, `500ms`.

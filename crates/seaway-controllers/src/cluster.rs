@@ -37,6 +37,8 @@ pub struct Queues {
     pub node_cidrs: Queue<String>,
     /// Nodes by name, for their health.
     pub node_health: Queue<String>,
+    /// Nodes by name, for what the cloud knows of them.
+    pub cloud_nodes: Queue<String>,
     /// Pods, for eviction and clean-up.
     pub evictions: Queue<Key>,
     /// Objects by uid, for the garbage collector.

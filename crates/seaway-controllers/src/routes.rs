@@ -74,6 +74,7 @@ impl Routed for Node {
         let name = change.key().name;
         queues.node_cidrs.add(name.clone());
         queues.node_health.add(name.clone());
+        queues.cloud_nodes.add(name.clone());
         let (old, new) = (change.old.as_deref(), change.new.as_deref());
         let spec = |node: Option<&Node>| node.map(|n| (n.metadata.labels.clone(), n.spec.clone()));
         let ready = |node: Option<&Node>| {

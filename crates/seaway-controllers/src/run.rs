@@ -2,6 +2,7 @@
 
 mod workers;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Config {
     pub grace: Duration,
     /// Longest time between two looks at a node.
     pub period: Duration,
+    /// The cloud's file of its machines, where there is a cloud.
+    pub cloud_instances: Option<PathBuf>,
     /// The API server's certificate authority in PEM, for the namespaces' `kube-root-ca.crt`.
     pub root_ca: String,
 }
@@ -53,6 +56,7 @@ pub fn run(args: ControllersArgs) -> anyhow::Result<ExitCode> {
             pools,
             grace: args.node_monitor_grace_period,
             period: args.node_monitor_period,
+            cloud_instances: args.cloud_instances,
             root_ca: root_ca(&client_config),
         };
         let client = seaway_kube::client(client_config)?;

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 #[derive(clap::Args, Debug, Clone)]
 #[command(
     about = "Run a node's pods",
-    after_help = "Example:\n  seaway kubelet --node-name node-1 --node-ip 172.18.0.11 --kubeconfig /etc/seaway/kubeconfig \\\n    --cert /etc/seaway/kubelet.crt --key /etc/seaway/kubelet.key --client-ca /etc/seaway/ca.crt"
+    after_help = "Example:\n  seaway kubelet --node-name node-1 --node-ip 172.18.0.11 --kubeconfig /etc/seaway/kubeconfig \\\n    --cert /etc/seaway/kubelet.crt --key /etc/seaway/kubelet.key --client-ca /etc/seaway/ca.crt
+
+SIGUSR1 shuts the node down: it is not ready any more, its pods end within their grace periods (30 seconds at the most) and count as
+failed, and the kubelet ends with exit code 100."
 )]
 pub struct KubeletArgs {
     /// The Node's name
@@ -61,9 +64,9 @@ pub struct KubeletArgs {
     /// How many pods the node takes
     #[arg(long, default_value_t = 250)]
     pub max_pods: u32,
-    /// Seconds between reports of an unchanged node status
-    #[arg(long, default_value_t = 10.0, value_parser = positive)]
-    pub node_status_update_frequency: f64,
+    /// Seconds between reports of an unchanged node status: all agents hear of each, and the Lease is the sign of life
+    #[arg(long, default_value_t = 300.0, value_parser = positive)]
+    pub node_status_report_frequency: f64,
     /// Seconds after which the node's Lease counts as expired
     #[arg(long, default_value_t = 40)]
     pub node_lease_duration_seconds: u32,

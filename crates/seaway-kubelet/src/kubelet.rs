@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::Client;
 use seaway_dns::resolvconf::{ClusterDns, ResolvConf};
+use tokio_util::sync::CancellationToken;
 
 use crate::args::KubeletArgs;
 use crate::cni::Plugins;
@@ -23,6 +24,8 @@ pub(crate) struct Kubelet {
     pub plugins: Plugins,
     pub machine: Machine,
     pub hostname: String,
+    /// The node is shutting down.
+    pub shutdown: CancellationToken,
 }
 
 impl Kubelet {
@@ -34,6 +37,7 @@ impl Kubelet {
             plugins: Plugins { dirs: args.cni_bin_dir.clone() },
             machine: machine(),
             hostname: hostname().unwrap_or_else(|| args.node_name.clone()),
+            shutdown: CancellationToken::new(),
             client,
             args,
         }

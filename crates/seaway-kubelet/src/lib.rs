@@ -28,8 +28,7 @@ mod volumes;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use kube::Client;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use args::KubeletArgs;
 use kubelet::Kubelet;
@@ -38,7 +37,10 @@ pub use pods::{NodeFiles, PodFiles, PodFilesError, predicted_files};
 /// Threads at the most: one for each terminal, and some for what waits for the kernel.
 const MAX_THREADS: usize = 2048;
 
-/// Runs the kubelet until SIGTERM or SIGINT; the containers that run then end with it.
+/// What a kubelet ends with that has shut its node down.
+const SHUT_DOWN: u8 = 100;
+
+/// Runs the kubelet until SIGTERM or SIGINT, with which the containers that run end, or until it has shut the node down (SIGUSR1).
 pub fn run(args: KubeletArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -48,9 +50,12 @@ pub fn run(args: KubeletArgs) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = signal(SignalKind::user_defined1())?;
         let client = seaway_kube::connect(args.kubeconfig.as_deref()).await?;
+        let kubelet = Arc::new(Kubelet::new(args, client));
         tokio::select! {
-            result = serve(args, client) => result.map(|()| ExitCode::SUCCESS),
+            result = serve(kubelet.clone()) => result.map(|()| ExitCode::from(SHUT_DOWN)),
+            () = shutdown_asked(kubelet, shutdown) => Ok(ExitCode::SUCCESS),
             _ = terminate.recv() => Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         }
@@ -60,9 +65,17 @@ pub fn run(args: KubeletArgs) -> anyhow::Result<ExitCode> {
     result
 }
 
-async fn serve(args: KubeletArgs, client: Client) -> anyhow::Result<()> {
-    tracing::info!(node = args.node_name, version = node::VERSION, "starting");
-    let kubelet = Arc::new(Kubelet::new(args, client));
+/// Starts the shutdown when it is asked for.
+async fn shutdown_asked(kubelet: Arc<Kubelet>, mut asked: Signal) {
+    asked.recv().await;
+    tracing::info!("the node is shutting down");
+    kubelet.shutdown.cancel();
+    std::future::pending().await
+}
+
+/// Serves until the node is shut down.
+async fn serve(kubelet: Arc<Kubelet>) -> anyhow::Result<()> {
+    tracing::info!(node = kubelet.args.node_name, version = node::VERSION, "starting");
     server::start(kubelet.clone()).await?;
     tokio::spawn(node::run(kubelet.clone()));
     tokio::spawn(node::renew_lease(kubelet.clone()));

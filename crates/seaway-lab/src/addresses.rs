@@ -75,6 +75,32 @@ impl CloudPlan {
             |address: &IpAddr| self.networks.iter().find(|net| net.contains(address)).map(IpNet::prefix_len);
         addresses.iter().filter_map(|address| IpNet::new(*address, length(address)?).ok()).collect()
     }
+
+    /// The addresses of the n-th node, from 1.
+    fn addresses_of(networks: &[IpNet], n: u16) -> Vec<IpAddr> {
+        networks.iter().map(|net| nth_readable(net, 10 + n)).collect()
+    }
+
+    /// The switch's end of a node's cable; at most 15 bytes, whatever the node is called.
+    pub(crate) fn port(&self, node: &NodePlan) -> String {
+        let is_its = |n: &u16| Self::addresses_of(&self.networks, *n) == node.addresses;
+        format!("vm-{}", (1..=MAX_NODES).find(is_its).unwrap_or_default())
+    }
+
+    /// The first number that a new node can have: neither its name nor its addresses are taken.
+    fn free(&self, name: Option<&str>, zones: &[String]) -> Option<NodePlan> {
+        (1..=MAX_NODES).find_map(|n| {
+            let name = name.map_or_else(|| format!("node-{n}"), str::to_owned);
+            let addresses = Self::addresses_of(&self.networks, n);
+            let taken = self.nodes.iter().any(|node| node.name == name || node.addresses == addresses);
+            (!taken).then(|| NodePlan { name, addresses, public: Vec::new(), zone: zone(zones, n) })
+        })
+    }
+}
+
+/// The zone of the n-th node.
+fn zone(zones: &[String], n: u16) -> Option<String> {
+    (!zones.is_empty()).then(|| zones[usize::from(n - 1) % zones.len()].clone())
 }
 
 /// Lays out `count` nodes with addresses of these families, the primary one first.
@@ -88,19 +114,106 @@ pub(crate) fn plan(
     families: &[Family],
 ) -> Result<CloudPlan, String> {
     let networks: Vec<IpNet> = families.iter().map(|family| cloud.network_of(*family)).collect();
-    let at = |n: u16| -> Vec<IpAddr> { networks.iter().map(|net| nth_readable(net, n)).collect() };
-    let zone = |n: u16| {
-        let zones = &cloud.zones;
-        (!zones.is_empty()).then(|| zones[usize::from(n - 1) % zones.len()].clone())
-    };
-    let mut nodes: Vec<NodePlan> = (1..=count)
+    let nodes: Vec<NodePlan> = (1..=count)
         .map(|n| NodePlan {
             name: format!("node-{n}"),
-            addresses: at(10 + n),
+            addresses: CloudPlan::addresses_of(&networks, n),
             public: Vec::new(),
-            zone: zone(n),
+            zone: zone(&cloud.zones, n),
         })
         .collect();
+    if let Egress::NatGateway { gateways } = &cloud.egress {
+        for (i, gateway) in gateways.iter().enumerate() {
+            if let Some(name) =
+                gateway.nodes.iter().find(|name| !nodes.iter().any(|node| node.name == **name))
+            {
+                return Err(format!("spec.cloud.egress.gateways[{i}].nodes: there is no node {name:?}"));
+            }
+        }
+    }
+    if let Egress::OneToOne { addresses } = &cloud.egress
+        && let Some(name) = addresses.keys().find(|name| !nodes.iter().any(|node| node.name == **name))
+    {
+        return Err(format!("spec.cloud.egress.addresses.{name}: there is no node {name:?}"));
+    }
+    lay_out(cloud, internet, nodes, networks)
+}
+
+/// What is wrong with a new node's name: it is a hostname, and the name of files beside those of the lab's other parts.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let is_label = (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    let is_taken = crate::cloud::RESERVED.contains(&name)
+        || ["apiserver", "controllers"].contains(&name)
+        || name.starts_with("internet-");
+    match (is_label, is_taken) {
+        (true, false) => Ok(()),
+        (true, true) => Err(format!("{name:?} is the name of another part of the lab")),
+        (false, _) => Err(format!(
+            "{name:?} is no node's name: use 1 to 63 lower-case letters, digits and '-', with a letter or digit at each end"
+        )),
+    }
+}
+
+/// How many nodes get their part of a network of pods: a /24, or a /64 of an IPv6 one. None where it cannot be split, which the
+/// controllers do into 65536 parts at the most.
+pub(crate) fn parts(pods: &IpNet) -> u32 {
+    let bits = u32::from(part(pods)).checked_sub(pods.prefix_len().into()).filter(|bits| *bits <= 16);
+    bits.map_or(0, |bits| 1 << bits)
+}
+
+/// The prefix length of a node's part.
+pub(crate) fn part(pods: &IpNet) -> u8 {
+    if pods.addr().is_ipv4() { 24 } else { 64 }
+}
+
+/// Adds a node, at the next free address; called `node-N` where there is no `name`.
+///
+/// # Errors
+/// The name is taken, or nothing is left.
+pub(crate) fn with_node(
+    plan: &CloudPlan,
+    cloud: &Cloud,
+    internet: &Internet,
+    name: Option<&str>,
+) -> Result<(CloudPlan, NodePlan), String> {
+    if let Some(name) = name.filter(|name| plan.nodes.iter().any(|node| node.name == *name)) {
+        return Err(format!("there is a node {name} already"));
+    }
+    let full = || format!("the lab has {} nodes, and {MAX_NODES} is the most", plan.nodes.len());
+    let mut nodes = plan.nodes.clone();
+    nodes.push(plan.free(name, &cloud.zones).ok_or_else(full)?);
+    let plan = lay_out(cloud, internet, nodes, plan.networks.clone())?;
+    let node = plan.nodes.last().cloned().ok_or_else(full)?;
+    Ok((plan, node))
+}
+
+/// Leaves a node out.
+///
+/// # Errors
+/// None that the plan did not have before.
+pub(crate) fn without_node(
+    plan: &CloudPlan,
+    cloud: &Cloud,
+    internet: &Internet,
+    name: &str,
+) -> Result<CloudPlan, String> {
+    let nodes = plan.nodes.iter().filter(|node| node.name != name).cloned().collect();
+    lay_out(cloud, internet, nodes, plan.networks.clone())
+}
+
+/// The plan for these nodes, whose public addresses they keep.
+fn lay_out(
+    cloud: &Cloud,
+    internet: &Internet,
+    mut nodes: Vec<NodePlan>,
+    networks: Vec<IpNet>,
+) -> Result<CloudPlan, String> {
+    let families: Vec<Family> = networks.iter().map(Family::of_net).collect();
+    let families = families.as_slice();
+    let at = |n: u16| -> Vec<IpAddr> { networks.iter().map(|net| nth_readable(net, n)).collect() };
     let source_nat = match &cloud.egress {
         Egress::NatGateway { gateways } => nat_gateways(gateways, &nodes, families)?,
         Egress::OneToOne { addresses } => {
@@ -150,8 +263,7 @@ fn nat_gateways(
     let mut all = Vec::new();
     for (i, gateway) in gateways.iter().enumerate() {
         let field = format!("spec.cloud.egress.gateways[{i}].nodes");
-        let members =
-            members(&gateway.nodes, nodes).map_err(|node| format!("{field}: there is no node {node:?}"))?;
+        let members = members(&gateway.nodes, nodes);
         if let Some(twice) = members.iter().find(|node| !served.insert(&node.name)) {
             return Err(format!(
                 "{field}: {} has a gateway already (a gateway without nodes is for all)",
@@ -170,13 +282,9 @@ fn nat_gateways(
     Ok(all)
 }
 
-/// The nodes called `names`, all where there are none; or the name that is not there.
-fn members<'a>(names: &[String], nodes: &'a [NodePlan]) -> Result<Vec<&'a NodePlan>, String> {
-    if names.is_empty() {
-        return Ok(nodes.iter().collect());
-    }
-    let find = |name: &String| nodes.iter().find(|node| node.name == *name).ok_or_else(|| name.clone());
-    names.iter().map(find).collect()
+/// The nodes called `names`, as far as they are there; all where there are no names.
+fn members<'a>(names: &[String], nodes: &'a [NodePlan]) -> Vec<&'a NodePlan> {
+    nodes.iter().filter(|node| names.is_empty() || names.contains(&node.name)).collect()
 }
 
 fn give_public_addresses(
@@ -185,18 +293,18 @@ fn give_public_addresses(
     internet: &Internet,
     families: &[Family],
 ) -> Result<(), String> {
-    if let Some(name) = wanted.keys().find(|name| !nodes.iter().any(|node| node.name == **name)) {
-        return Err(format!("spec.cloud.egress.addresses.{name}: there is no node {name:?}"));
-    }
+    let kept: Vec<IpAddr> = nodes.iter().flat_map(|node| node.public.clone()).collect();
     let taken = |address: &IpAddr| {
         GATEWAY_PUBLIC.contains(address)
             || internet.resolver.contains(address)
+            || kept.contains(address)
             || wanted.values().any(|own| own.contains(address))
             || internet.hosts.iter().any(|host| host.addresses.contains(address))
     };
     for family in families {
         let mut free = (11..=254_u16).map(|n| nth_public(*family, n)).filter(|address| !taken(address));
-        for node in &mut *nodes {
+        let has_none = |node: &&mut NodePlan| !node.public.iter().any(|a| Family::of(*a) == *family);
+        for node in nodes.iter_mut().filter(has_none) {
             let own = wanted.get(&node.name).and_then(|own| own.iter().find(|a| Family::of(**a) == *family));
             let given = own.copied().or_else(|| free.next());
             node.public.push(given.ok_or("spec.cloud.egress: no public address is left in 203.0.113.0/24")?);
@@ -282,5 +390,35 @@ mod tests {
         assert_eq!(strings(&own.nodes[1].public), ["2001:db8:203:113::12", "203.0.113.12"]);
         assert_eq!(strings(&own.gateways_public), ["2001:db8:203:113::1", "203.0.113.1"]);
         assert_eq!(own.source_nat.len(), 4);
+    }
+
+    #[test]
+    fn nodes_come_and_go() {
+        let (cloud, internet) = (Cloud::default(), Internet::default());
+        let three = plan(&cloud, &internet, 3, &[Family::V4]).unwrap();
+        let (four, node) = with_node(&three, &cloud, &internet, None).unwrap();
+        assert_eq!((node.name.as_str(), node.addresses[0]), ("node-4", IpAddr::from([172, 18, 0, 14])));
+        assert_eq!(four.source_nat[0].nodes.len(), 4, "a gateway for all is for this one too");
+        let less = without_node(&four, &cloud, &internet, "node-2").unwrap();
+        let (_, again) = with_node(&less, &cloud, &internet, None).unwrap();
+        assert_eq!((again.name.as_str(), again.addresses[0]), ("node-2", IpAddr::from([172, 18, 0, 12])));
+        let (_, named) = with_node(&less, &cloud, &internet, Some("big")).unwrap();
+        assert_eq!((named.name.as_str(), named.addresses[0]), ("big", IpAddr::from([172, 18, 0, 12])));
+        assert!(with_node(&three, &cloud, &internet, Some("node-1")).unwrap_err().contains("already"));
+        let all = plan(&cloud, &internet, MAX_NODES, &[Family::V4]).unwrap();
+        assert!(with_node(&all, &cloud, &internet, None).unwrap_err().contains("200 is the most"));
+    }
+
+    #[test]
+    fn nodes_keep_their_public_address() {
+        let cloud = Cloud { egress: Egress::OneToOne { addresses: BTreeMap::new() }, ..Cloud::default() };
+        let internet = Internet::default();
+        let three = plan(&cloud, &internet, 3, &[Family::V4]).unwrap();
+        let less = without_node(&three, &cloud, &internet, "node-1").unwrap();
+        let (_, big) = with_node(&less, &cloud, &internet, Some("big")).unwrap();
+        assert_eq!(big.public, three.nodes[0].public, "the lowest free one");
+        let public =
+            |plan: &CloudPlan| plan.nodes.iter().find(|n| n.name == "node-3").unwrap().public.clone();
+        assert_eq!(public(&less), public(&three));
     }
 }

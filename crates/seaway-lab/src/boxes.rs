@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use seaway_net::sandbox::{Mount, Ns, Root, Spec};
 
 use crate::addresses::NodePlan;
+use crate::cloud;
 use crate::file::Host;
 use crate::internet::{HostConfig, Zone};
 use crate::paths::Paths;
@@ -102,9 +103,11 @@ impl Boxes<'_> {
     }
 
     /// The cloud's router.
-    pub(crate) fn gateway(&self, netns: &Path) -> anyhow::Result<LabBox> {
-        let argv = argv(["lab", "gateway", "--config", &serde_json::to_string(&self.design.cloud)?]);
-        Ok(LabBox { spec: self.base("gateway", "gateway", netns, argv), log: "gateway".into() })
+    pub(crate) fn gateway(&self, netns: &Path) -> LabBox {
+        let argv = argv(["lab", "gateway", &format!("--cloud={}", cloud::FOLDER)]);
+        let mut spec = self.base("gateway", "gateway", netns, argv);
+        self.show_cloud(&mut spec);
+        LabBox { spec, log: "gateway".into() }
     }
 
     /// The API server, which also takes connections from the host at the listening descriptor `listener`.
@@ -137,9 +140,11 @@ impl Boxes<'_> {
             "--node-cidr-mask-size=24",
             "--node-monitor-grace-period=4s",
             "--node-monitor-period=500ms",
+            &format!("--cloud-instances={}/{}", cloud::FOLDER, cloud::INSTANCES),
         ]);
         let mut spec = self.base("control-plane/controllers", "control-plane", netns, argv);
         add_file(&mut spec, "/etc/seaway/kubeconfig".into(), kubeconfig);
+        self.show_cloud(&mut spec);
         LabBox { spec, log: "controllers".into() }
     }
 
@@ -172,6 +177,13 @@ impl Boxes<'_> {
     fn bind(&self, spec: &mut Spec, source: PathBuf, target: &str) {
         if let Some(root) = &mut spec.root {
             root.mounts.push(Mount::Bind { source, target: target.into(), read_only: false });
+        }
+    }
+
+    fn show_cloud(&self, spec: &mut Spec) {
+        if let Some(root) = &mut spec.root {
+            let source = self.paths.cloud();
+            root.mounts.push(Mount::Bind { source, target: cloud::FOLDER.into(), read_only: true });
         }
     }
 }

@@ -11,8 +11,7 @@ use ipnet::IpNet;
 
 use crate::family::IpFamily;
 use crate::state::Backend;
-use crate::supervisor::Request;
-use crate::{down, exec, gateway, internet, node, status, supervisor, up};
+use crate::{down, exec, gateway, internet, machines, node, status, supervisor, up};
 
 /// `seaway lab`.
 #[derive(Args, Debug)]
@@ -47,8 +46,12 @@ enum Command {
     Exec(ExecArgs),
     /// Print the path of the kubeconfig
     Kubeconfig(NameArgs),
-    /// Stop or start a node
-    Node(NodeArgs),
+    /// Stop, start, add or remove a node
+    Node(machines::NodeArgs),
+    /// Lose all packets between two nodes, or a node and another part of the cloud
+    Cut(machines::CutArgs),
+    /// Undo a cut
+    Mend(machines::MendArgs),
     /// List the labs of this machine
     List(OutputArgs),
     /// The lab's first process
@@ -62,7 +65,7 @@ enum Command {
     InternetHost(ConfigArgs),
     /// The cloud's router
     #[command(hide = true)]
-    Gateway(ConfigArgs),
+    Gateway(GatewayArgs),
 }
 
 /// Which lab.
@@ -113,25 +116,10 @@ struct ExecArgs {
 }
 
 #[derive(Args, Debug)]
-struct NodeArgs {
-    #[command(subcommand)]
-    command: NodeCommand,
-}
-
-#[derive(Subcommand, Debug)]
-enum NodeCommand {
-    /// End a node at once, as a power cut would
-    Stop(NodeName),
-    /// Start a node that is stopped
-    Start(NodeName),
-}
-
-#[derive(Args, Debug)]
-struct NodeName {
-    /// The node's name
-    node: String,
-    #[command(flatten)]
-    lab: NameArgs,
+struct GatewayArgs {
+    /// The folder with the cloud's files
+    #[arg(long)]
+    cloud: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -194,14 +182,9 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             let (paths, _) = crate::state::LabState::running(&args.name)?;
             show(&paths.admin_kubeconfig().display().to_string())?;
         }
-        Command::Node(args) => {
-            let (lab, request) = match args.command {
-                NodeCommand::Stop(name) => (name.lab, Request::StopNode(name.node)),
-                NodeCommand::Start(name) => (name.lab, Request::StartNode(name.node)),
-            };
-            let (paths, _) = crate::state::LabState::running(&lab.name)?;
-            supervisor::ask(&paths.control_socket(), &request)?;
-        }
+        Command::Node(args) => machines::run(args)?,
+        Command::Cut(args) => machines::cut(args)?,
+        Command::Mend(args) => machines::mend(args)?,
         Command::List(args) => status::list(args.output)?,
         Command::Supervisor => supervisor::run()?,
         Command::NodeMain(args) => node::run(&args)?,
@@ -209,10 +192,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             let config = serde_json::from_str(&args.config)?;
             small_runtime()?.block_on(internet::serve(config))?;
         }
-        Command::Gateway(args) => {
-            let plan = serde_json::from_str(&args.config)?;
-            small_runtime()?.block_on(gateway::run(plan))?;
-        }
+        Command::Gateway(args) => small_runtime()?.block_on(gateway::run(&args.cloud))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -44,11 +44,9 @@ pub(crate) fn decide(
     let pods = networks("--pod-cidr", family, &families, &args.pod_cidr, default_pods)?;
     let services = networks("--service-cidr", family, &families, &args.service_cidr, default_services)?;
     for network in &pods {
-        let part: u8 = if network.addr().is_ipv4() { 24 } else { 64 };
-        // The controllers split a network into 65536 parts at the most.
-        let bits = u32::from(part).checked_sub(network.prefix_len().into()).filter(|bits| *bits <= 16);
+        let (room, part) = (addresses::parts(network), addresses::part(network));
         ensure!(
-            bits.is_some_and(|bits| 1_u32 << bits >= u32::from(nodes)),
+            room >= u32::from(nodes),
             "--pod-cidr {network}: has no /{part} for each of {nodes} nodes, or more than 65536 of them"
         );
     }
@@ -65,6 +63,7 @@ pub(crate) fn decide(
         service_cidrs: services,
         backend: args.backend,
         cloud,
+        wanted: spec.cloud,
         internet,
     })
 }

@@ -1,6 +1,7 @@
 //! The cloud's router: it gives nodes their public source addresses, and drops what does not come from a node.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 
 use anyhow::Context;
 use ipnet::Ipv6Net;
@@ -9,8 +10,11 @@ use seaway_net::nft::{
     SetSpec, Statement, Table, Transaction, Value, priority,
 };
 use seaway_net::sysctl;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::addresses::{CloudPlan, SourceNat};
+use crate::cloud::CloudState;
 use crate::family;
 use crate::observer;
 
@@ -19,8 +23,31 @@ const TABLE: &str = "seaway-gateway";
 /// The interface to the nodes.
 const CLOUD: &str = "eth0";
 
-/// Programs the kernel, then tells those who ask what goes through.
-pub(crate) async fn run(plan: CloudPlan) -> anyhow::Result<()> {
+/// Programs the kernel, now and each time that SIGHUP says that the cloud has changed, and tells those who ask what goes through.
+pub(crate) async fn run(folder: &Path) -> anyhow::Result<()> {
+    // Before the first look, so that no change is missed.
+    let mut changes = signal(SignalKind::hangup())?;
+    let (tell, plan) = watch::channel(program(folder)?);
+    let follow = async {
+        while changes.recv().await.is_some() {
+            match program(folder) {
+                Ok(plan) => drop(tell.send_replace(plan)),
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "the cloud has changed, the rules have not")
+                }
+            }
+        }
+    };
+    tokio::select! {
+        served = observer::serve(move || plan.borrow().clone()) => served,
+        () = follow => Ok(()),
+    }
+}
+
+/// Makes the kernel's rules those of the cloud's plan.
+fn program(folder: &Path) -> anyhow::Result<CloudPlan> {
+    let state = CloudState::read(folder)?;
+    let plan = state.with_context(|| format!("there is no plan in {}", folder.display()))?.plan;
     let mut kernel = Kernel::open()?;
     for side in sides(&plan) {
         let parameter = match side.family {
@@ -31,7 +58,7 @@ pub(crate) async fn run(plan: CloudPlan) -> anyhow::Result<()> {
         kernel.commit(&Transaction::replace(&side.table()))?;
     }
     tracing::info!(nodes = plan.nodes.len(), "gateway works");
-    observer::serve(plan).await
+    Ok(plan)
 }
 
 fn sides(plan: &CloudPlan) -> impl Iterator<Item = Side<'_>> {

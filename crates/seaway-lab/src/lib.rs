@@ -6,7 +6,9 @@
 
 mod addresses;
 mod boxes;
+mod cloud;
 mod command;
+mod credentials;
 mod design;
 mod down;
 mod exec;
@@ -14,7 +16,9 @@ mod family;
 mod file;
 mod gateway;
 mod internet;
+mod machines;
 mod manifests;
+mod nearest;
 mod node;
 mod observer;
 mod paths;

@@ -18,6 +18,9 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// A process that ran this long starts with a clean record.
 const STABLE: Duration = Duration::from_secs(30);
 
+/// What `seaway kubelet` ends with when it has shut the node down.
+const SHUT_DOWN: i32 = 100;
+
 /// `seaway lab node-main`: the supervisor starts it, nobody else.
 #[derive(clap::Args, Debug)]
 pub(crate) struct NodeArgs {
@@ -82,12 +85,16 @@ fn kubelet_argv(args: &NodeArgs) -> Vec<String> {
     argv
 }
 
-/// Starts the process, waits for its end, and starts it again.
+/// Starts the process, waits for its end, and starts it again; a kubelet that has shut the node down switches it off.
 fn keep_running(spec: &Spec) {
     let mut delay = RESTART_DELAY;
     loop {
         let started = Instant::now();
         match run_once(spec) {
+            Ok(SHUT_DOWN) => {
+                tracing::info!("shut down: switching off");
+                std::process::exit(0);
+            }
             Ok(code) => tracing::warn!(process = spec.label, code, "ended; starting it again"),
             Err(error) => tracing::error!(process = spec.label, error = format!("{error:#}"), "not started"),
         }

@@ -11,13 +11,13 @@ use serde::Serialize;
 /// In a place's own file system.
 const SOCKET: &str = "/run/seaway/observer.sock";
 
-/// Serves the observer of this process's namespace, and `plan` beside it.
-pub(crate) async fn serve<P>(plan: P) -> anyhow::Result<()>
+/// Serves the observer of this process's namespace, and beside it what `plan` gives.
+pub(crate) async fn serve<P>(plan: impl Fn() -> P + Clone + Send + Sync + 'static) -> anyhow::Result<()>
 where
-    P: Serialize + Clone + Send + Sync + 'static,
+    P: Serialize + Send + 'static,
 {
     let observer = Observer::new().context("open the network namespace")?;
-    let plan = Router::new().route("/v1/plan", get(move || async move { Json(plan) }));
+    let plan = Router::new().route("/v1/plan", get(move || async move { Json(plan()) }));
     let listener = seaway_http::unix::bind(Path::new(SOCKET)).with_context(|| format!("make {SOCKET}"))?;
     axum::serve(listener, plan.merge(seaway_observe::router(observer))).await?;
     Ok(())

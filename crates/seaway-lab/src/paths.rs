@@ -56,6 +56,11 @@ impl Paths {
         self.run.join("control.sock")
     }
 
+    /// What the cloud tells its gateway, its controller and the `lab` commands.
+    pub(crate) fn cloud(&self) -> PathBuf {
+        self.run.join("cloud")
+    }
+
     /// For `kubectl`.
     pub(crate) fn admin_kubeconfig(&self) -> PathBuf {
         self.state.join("admin.kubeconfig")
@@ -84,7 +89,9 @@ impl Paths {
     /// Makes the folders, readable by root alone: they hold keys.
     pub(crate) fn create(&self) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        for folder in [&self.run, &self.state, &self.store(), &self.pki(), &self.state.join("nodes")] {
+        for folder in
+            [&self.run, &self.cloud(), &self.state, &self.store(), &self.pki(), &self.state.join("nodes")]
+        {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         Ok(())

@@ -63,7 +63,7 @@ impl Lab {
             name: name.to_owned(),
             kubeconfig: paths.admin_kubeconfig(),
             run: paths.run.clone(),
-            cloud: state.design.cloud,
+            cloud: state.cloud(&paths)?.plan,
             internet: state.design.internet,
             places: found.into_iter().map(|it| Place { label: it.label, pid: it.pid }).collect(),
         })

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::CloudPlan;
+use crate::cloud::CloudState;
 use crate::family::IpFamily;
-use crate::file::Internet;
+use crate::file::{Cloud, Internet};
 use crate::paths::Paths;
 
 /// How packets get from node to node.
@@ -44,7 +45,10 @@ pub(crate) struct Design {
     pub(crate) pod_cidrs: Vec<IpNet>,
     pub(crate) service_cidrs: Vec<IpNet>,
     pub(crate) backend: Backend,
+    /// As the lab was started; [`CloudState`] says what has become of it.
     pub(crate) cloud: CloudPlan,
+    /// What the lab file says of the cloud: nodes that are added follow it.
+    pub(crate) wanted: Cloud,
     pub(crate) internet: Internet,
 }
 
@@ -121,6 +125,12 @@ impl LabState {
             format!("{} is damaged; `seaway lab down` removes what is left of the lab", path.display())
         })?;
         Ok(Some(state))
+    }
+
+    /// The cloud as it is now.
+    pub(crate) fn cloud(&self, paths: &Paths) -> anyhow::Result<CloudState> {
+        let now = CloudState::read(&paths.cloud())?;
+        Ok(now.unwrap_or_else(|| CloudState::new(self.design.cloud.clone())))
     }
 
     /// The running lab `name`.

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::addresses::CloudPlan;
 use crate::boxes;
+use crate::cloud::{CloudState, Cut, Instance};
 use crate::command::{Output, show};
 use crate::paths::{self, Paths};
 use crate::state::LabState;
@@ -25,6 +26,8 @@ struct Status {
     nodes: Vec<NodeStatus>,
     pods: Vec<PodStatus>,
     cloud: CloudPlan,
+    /// Between these the cloud loses all packets.
+    cuts: Vec<Cut>,
     internet: Vec<HostStatus>,
     processes: Vec<ProcessStatus>,
     /// Why nodes and pods are missing, where the API server does not answer.
@@ -36,6 +39,8 @@ struct Status {
 #[serde(rename_all = "camelCase")]
 struct NodeStatus {
     name: String,
+    /// How its machine is: `running`, `stopped`; `terminated` where there is none (any more).
+    state: Instance,
     ready: bool,
     address: String,
     public_addresses: Vec<String>,
@@ -100,16 +105,17 @@ pub(crate) fn list(output: Output) -> anyhow::Result<()> {
 }
 
 fn collect(paths: &Paths, state: &LabState) -> anyhow::Result<Status> {
+    let cloud = state.cloud(paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listed = runtime.block_on(async {
-        let wait = list_objects(paths, state);
+        let wait = list_objects(paths, &cloud);
         tokio::time::timeout(std::time::Duration::from_secs(5), wait)
             .await
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the API server does not answer")))
     });
     let (nodes, pods, error) = match listed {
         Ok((nodes, pods)) => (nodes, pods, None),
-        Err(error) => (vec![], vec![], Some(format!("{error:#}"))),
+        Err(error) => (machines(&cloud, &[]), vec![], Some(format!("{error:#}"))),
     };
     let host = |(name, addresses): (String, Vec<std::net::IpAddr>)| HostStatus {
         name,
@@ -121,7 +127,8 @@ fn collect(paths: &Paths, state: &LabState) -> anyhow::Result<Status> {
         api_server: format!("https://127.0.0.1:{}", state.port),
         nodes,
         pods,
-        cloud: state.design.cloud.clone(),
+        cuts: cloud.cuts.into_iter().collect(),
+        cloud: cloud.plan,
         internet: boxes::internet_addresses(&state.design).into_iter().map(host).collect(),
         processes: processes(state)?,
         error,
@@ -142,30 +149,45 @@ fn processes(state: &LabState) -> anyhow::Result<Vec<ProcessStatus>> {
     Ok(processes)
 }
 
-async fn list_objects(paths: &Paths, state: &LabState) -> anyhow::Result<(Vec<NodeStatus>, Vec<PodStatus>)> {
+async fn list_objects(
+    paths: &Paths,
+    cloud: &CloudState,
+) -> anyhow::Result<(Vec<NodeStatus>, Vec<PodStatus>)> {
     let client = seaway_kube::connect(Some(&paths.admin_kubeconfig())).await?;
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
     let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?;
-    let nodes = nodes.iter().map(|node| node_status(node, &state.design.cloud)).collect();
-    Ok((nodes, pods.iter().map(pod_status).collect()))
+    Ok((machines(cloud, &nodes.items), pods.iter().map(pod_status).collect()))
 }
 
-fn node_status(node: &Node, cloud: &CloudPlan) -> NodeStatus {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let planned = cloud.nodes.iter().find(|planned| planned.name == node.name_any());
+/// The machines in the order of their addresses, then the Nodes that have none.
+fn machines(cloud: &CloudState, nodes: &[Node]) -> Vec<NodeStatus> {
+    let mut planned: Vec<_> = cloud.plan.nodes.iter().collect();
+    planned.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+    let others =
+        nodes.iter().map(ResourceExt::name_any).filter(|name| !cloud.node_names().any(|n| n == name));
+    let names: Vec<String> = planned.into_iter().map(|node| node.name.clone()).chain(others).collect();
+    let object = |name: &str| nodes.iter().find(|node| node.name_any() == name);
+    names.into_iter().map(|name| node_status(object(&name), name, cloud)).collect()
+}
+
+fn node_status(node: Option<&Node>, name: String, cloud: &CloudState) -> NodeStatus {
+    let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_deref()).unwrap_or_default();
+    let planned = cloud.plan.nodes.iter().find(|planned| planned.name == name);
     let addresses = planned.map(|planned| planned.addresses.as_slice()).unwrap_or_default();
     let public = cloud
+        .plan
         .source_nat
         .iter()
         .filter(|nat| addresses.iter().any(|address| nat.nodes.contains(address)))
         .flat_map(|nat| &nat.addresses);
-    let spec = node.spec.as_ref();
+    let spec = node.and_then(|node| node.spec.as_ref());
     let pod_cidrs = spec.map(|spec| match &spec.pod_cidrs {
         Some(all) if !all.is_empty() => all.join(","),
         _ => spec.pod_cidr.clone().unwrap_or_default(),
     });
     NodeStatus {
-        name: node.name_any(),
+        state: cloud.instance(&name),
+        name,
         ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
         address: boxes::list(addresses),
         public_addresses: public.map(ToString::to_string).collect(),
@@ -201,13 +223,18 @@ fn text(status: &Status) -> String {
     let nodes = status.nodes.iter().map(|node| {
         vec![
             node.name.clone(),
+            node.state.name().to_owned(),
             yes(node.ready),
             node.address.clone(),
             node.public_addresses.join(","),
             node.pod_cidr.clone(),
         ]
     });
-    table(&mut out, &["NODE", "READY", "ADDRESS", "SEEN OUTSIDE AS", "PODS"], nodes);
+    table(&mut out, &["NODE", "STATE", "READY", "ADDRESS", "SEEN OUTSIDE AS", "PODS"], nodes);
+    if !status.cuts.is_empty() {
+        let cuts = status.cuts.iter().map(|cut| vec![cut.a.clone(), cut.b.clone()]);
+        table(&mut out, &["CUT BETWEEN", "AND"], cuts);
+    }
     let pods = status.pods.iter().map(|pod| {
         let name = format!("{}/{}", pod.namespace, pod.name);
         vec![name, yes(pod.ready), pod.phase.clone(), pod.address.clone(), pod.node.clone()]

@@ -2,24 +2,23 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use seaway_apiserver::pki::Pki;
 use seaway_net::sandbox::{self, Ns, Spec, Stdio};
 
-use crate::addresses::{self, NodePlan};
-use crate::boxes::{self, NodeFiles};
+use crate::addresses;
+use crate::boxes;
 use crate::command::{NameArgs, NetworkArgs, show};
 use crate::manifests::{self, Manifests};
 use crate::paths::Paths;
 use crate::progress::Display;
 use crate::state::{Design, LabState, Process};
 use crate::supervisor::{Progress, Task};
-use crate::{design, down, ready, system};
+use crate::{credentials, design, down, ready, system};
 
 /// How long the lab may take to work.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,7 +78,7 @@ fn start(design: &Design, paths: &Paths, display: &mut Display) -> anyhow::Resul
     // Port 0: a free one.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on 127.0.0.1")?;
     let port = listener.local_addr()?.port();
-    let task = credentials(design, paths, port, listener.as_raw_fd())?;
+    let task = credentials::make(design, paths, port, listener.as_raw_fd())?;
 
     let mut spec = Spec::new("supervisor", vec![own_binary(paths)?, "lab".into(), "supervisor".into()]);
     spec.net = Ns::New;
@@ -107,46 +106,6 @@ fn start(design: &Design, paths: &Paths, display: &mut Display) -> anyhow::Resul
         }
     }
     anyhow::bail!("the lab's supervisor ended before the lab was built")
-}
-
-/// Certificates and kubeconfigs for all that reach the API server.
-fn credentials(design: &Design, paths: &Paths, port: u16, listener: i32) -> anyhow::Result<Task> {
-    let cloud = &design.cloud;
-    let mut names: Vec<String> =
-        ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-            .map(str::to_owned)
-            .into();
-    names.push("kubernetes.default.svc.cluster.local".into());
-    names.extend(cloud.control_plane.iter().chain(&design.service_addresses(1)).map(ToString::to_string));
-    let pki = Pki::ensure(&paths.pki(), &names)?;
-    let admin =
-        pki.kubeconfig(&format!("https://127.0.0.1:{port}"), "kubernetes-admin", &["system:masters"])?;
-    crate::state::replace(&paths.admin_kubeconfig(), admin.as_bytes())?;
-    let inside = format!("https://{}", SocketAddr::new(cloud.control_plane[0], 6443));
-    let controllers_kubeconfig = pki.kubeconfig(&inside, "system:kube-controller-manager", &[])?;
-    let node_files = cloud
-        .nodes
-        .iter()
-        .map(|node| Ok((node.name.clone(), node_files(&pki, &inside, node)?)))
-        .collect::<anyhow::Result<_>>()?;
-    Ok(Task { design: design.clone(), listener, controllers_kubeconfig, node_files })
-}
-
-fn node_files(pki: &Pki, server: &str, node: &NodePlan) -> anyhow::Result<NodeFiles> {
-    let kubelet = pki.kubeconfig(server, &format!("system:node:{}", node.name), &["system:nodes"])?;
-    let agent =
-        pki.kubeconfig(server, &format!("system:seaway-agent:{}", node.name), &["system:seaway-agents"])?;
-    let serving = pki.serving_certificate(std::slice::from_ref(&node.name), &node.addresses)?;
-    let file = |name: &str, contents: String| (PathBuf::from("/etc/seaway").join(name), contents);
-    Ok(NodeFiles {
-        files: vec![
-            file("kubelet.kubeconfig", kubelet),
-            file("agent.kubeconfig", agent),
-            file("kubelet.crt", serving.certificate),
-            file("kubelet.key", serving.key),
-            file("ca.crt", pki.ca_certificate().to_owned()),
-        ],
-    })
 }
 
 /// This binary under a name of the lab's own, so that a rebuild does not change a lab that runs.

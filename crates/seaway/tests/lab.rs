@@ -8,28 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Lab, checked, eventually};
-
-/// What the host has that a lab must not touch.
-fn host_state() -> BTreeSet<String> {
-    let shell = |script: &str| checked(Command::new("sh").args(["-c", script]));
-    let parts = [
-        shell("ip -o link | sed 's/state .*//' | sort"),
-        shell("ip -o address | sed 's/valid_lft.*//'"),
-        shell("ip route show table all; ip -6 route show table all"),
-        shell("ip rule; nft list ruleset"),
-        shell("sort /proc/self/mounts"),
-        shell(
-            "find /proc/sys/net -type f -readable | grep -v -e /stat/ -e conntrack_count -e flush | sort | xargs grep -s . || true",
-        ),
-    ];
-    parts.iter().flat_map(|part| part.lines()).map(str::to_owned).collect()
-}
-
-/// What changed on the host since `before`.
-fn changed(before: &BTreeSet<String>) -> Vec<String> {
-    host_state().symmetric_difference(before).cloned().collect()
-}
+use common::{Lab, checked, eventually, host};
 
 fn pids(lab: &Lab) -> BTreeSet<i64> {
     lab.status()["processes"].as_array().unwrap().iter().map(|p| p["pid"].as_i64().unwrap()).collect()
@@ -56,9 +35,9 @@ fn listeners(lab: &Lab) -> BTreeSet<String> {
 
 #[test]
 fn a_lab_leaves_nothing_behind() {
-    let before = host_state();
+    let before = host::state();
     let mut lab = Lab::up("clean", &["--nodes", "2"]);
-    assert_eq!(changed(&before), Vec::<String>::new(), "while the lab runs");
+    assert_eq!(host::changed(&before), Vec::<String>::new(), "while the lab runs");
     let opened = listeners(&lab);
     assert!(
         opened.len() == 1 && opened.iter().all(|at| at.starts_with("127.0.0.1:")),
@@ -68,7 +47,7 @@ fn a_lab_leaves_nothing_behind() {
     let first = pids(&lab);
     lab.seaway(&["down"]);
     nothing_is_left(&lab, &first);
-    assert_eq!(changed(&before), Vec::<String>::new(), "after lab down");
+    assert_eq!(host::changed(&before), Vec::<String>::new(), "after lab down");
 
     // Every process at once, as the out-of-memory killer on a bad day.
     lab.start(&["--nodes", "2"]);
@@ -91,7 +70,7 @@ fn a_lab_leaves_nothing_behind() {
     });
     lab.seaway(&["down"]);
     nothing_is_left(&lab, &third);
-    assert_eq!(changed(&before), Vec::<String>::new(), "after kill -9 and lab down");
+    assert_eq!(host::changed(&before), Vec::<String>::new(), "after kill -9 and lab down");
 
     // What says which processes are the lab's is gone, as when `lab up` was killed before it wrote it.
     lab.start(&["--nodes", "1"]);

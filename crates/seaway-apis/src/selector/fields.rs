@@ -105,10 +105,31 @@ impl FieldSelector {
 
     /// Whether an object matches.
     pub fn matches(&self, resource: &Resource, object: &Value) -> bool {
-        self.terms.iter().all(|t| {
-            let found = field_value(resource, object, &t.field).unwrap_or_default();
-            (found == t.value) == t.equal
-        })
+        self.matches_values(&FieldValues::of(resource, object))
+    }
+
+    /// Whether an object that has these values matches.
+    pub fn matches_values(&self, values: &FieldValues) -> bool {
+        self.terms.iter().all(|t| (values.get(&t.field) == t.value) == t.equal)
+    }
+}
+
+/// What an object has in the fields that selectors of its resource may ask for: to be asked often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldValues(Vec<(&'static str, String)>);
+
+impl FieldValues {
+    /// The values of one object.
+    pub fn of(resource: &Resource, object: &Value) -> Self {
+        let own = FIELDS.iter().filter(|(group, kind, _)| resource.is(group, kind));
+        let own = own.flat_map(|(_, _, fields)| fields.iter().copied());
+        let fields = ["metadata.name", "metadata.namespace"].into_iter().chain(own);
+        Self(fields.filter_map(|field| Some((field, field_value(resource, object, field)?))).collect())
+    }
+
+    /// Empty where the object, or its resource, does not have the field.
+    fn get(&self, field: &str) -> &str {
+        self.0.iter().find(|(name, _)| *name == field).map_or("", |(_, value)| value)
     }
 }
 

@@ -3,7 +3,7 @@
 mod fields;
 mod labels;
 
-pub use fields::{FieldSelector, field_value};
+pub use fields::{FieldSelector, FieldValues, field_value};
 pub use labels::{LabelSelector, Operator, Requirement};
 
 /// Why a selector is refused (HTTP 400).

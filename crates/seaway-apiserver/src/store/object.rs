@@ -1,6 +1,11 @@
 //! A stored object: its JSON as it goes over the wire, and the few facts that are asked of it often.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use bytes::Bytes;
+use seaway_apis::selector::FieldValues;
+use seaway_apis::{Resource, strategy};
 use serde_json::Value;
 
 /// One version of one object; immutable, shared between the store, the history and the watchers.
@@ -16,6 +21,8 @@ pub(crate) struct Object {
     pub(crate) labels: Value,
     /// The whole object, apiVersion and kind included.
     pub(crate) json: Bytes,
+    /// What selectors have asked for: every node's kubelet asks of every pod on which node it is.
+    fields: OnceLock<FieldValues>,
 }
 
 impl Object {
@@ -45,6 +52,7 @@ impl Object {
             uid: value["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
             labels: value["metadata"]["labels"].clone(),
             json,
+            fields: OnceLock::new(),
         }
     }
 
@@ -52,6 +60,16 @@ impl Object {
     pub(crate) fn value(&self) -> Value {
         // What is stored was serialized from a value or parsed once already.
         serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+
+    /// What selectors of `resource` may ask for. One kind's objects are of one resource, or of two that name their fields
+    /// otherwise.
+    pub(crate) fn fields(&self, resource: &Resource) -> Cow<'_, FieldValues> {
+        let values = || FieldValues::of(resource, &strategy::from_storage(resource, self.value()));
+        if resource.is("events.k8s.io", "Event") {
+            return Cow::Owned(values());
+        }
+        Cow::Borrowed(self.fields.get_or_init(values))
     }
 
     /// The namespace; empty for cluster-scoped resources.

@@ -1,5 +1,6 @@
 //! The controllers: in each module a pure decision over the cache's objects.
 
+pub mod cloud_node;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;

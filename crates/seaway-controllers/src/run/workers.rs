@@ -16,8 +16,8 @@ use crate::cluster::Cluster;
 use crate::controllers::garbage::Kinds;
 use crate::controllers::scheduler::{self, Verdict};
 use crate::controllers::{
-    daemon_set, deployment, endpoints, eviction, job, mirror, namespace, node_cidr, node_health, replica_set,
-    slices,
+    cloud_node, daemon_set, deployment, endpoints, eviction, job, mirror, namespace, node_cidr, node_health,
+    replica_set, slices,
 };
 use crate::error::Error;
 use crate::execute::Executor;
@@ -58,6 +58,9 @@ pub(super) async fn all(executor: Executor, kinds: Arc<Kinds>, config: Arc<Confi
         // One at a time, so that no two nodes get the same network.
         Box::pin(workers(1, &queues.node_cidrs, "node-ipam", move |name| sync_node_cidr(c, name))),
         Box::pin(workers(4, &queues.node_health, "node-lifecycle", move |name| sync_node_health(c, name))),
+        Box::pin(workers(1, &queues.cloud_nodes, "cloud-node-lifecycle", move |name| {
+            sync_cloud_node(c, name)
+        })),
         Box::pin(workers(4, &queues.evictions, "eviction", move |key| sync_eviction(c, key))),
     ];
     join_all(workers).await;
@@ -325,6 +328,22 @@ async fn sync_node_health(c: &Context, name: String) -> Result<Again, Error> {
         *delay = (*delay).min(c.config.period);
     }
     c.carry_out(decision).await
+}
+
+async fn sync_cloud_node(c: &Context, name: String) -> Result<Again, Error> {
+    let Some(file) = &c.config.cloud_instances else { return Ok(None) };
+    let node = c.cluster().stores().nodes.get(&Key::new("", &*name)).cloned();
+    let Some(node) = node else { return Ok(None) };
+    let machine = if cloud_node::is_silent(&node) {
+        // A cloud that does not answer has said nothing; it is asked again.
+        let answer = cloud_node::look(file, &name);
+        answer
+            .inspect_err(|error| warn!(file = %file.display(), %error, "the cloud's machines"))
+            .unwrap_or_default()
+    } else {
+        None
+    };
+    c.carry_out(cloud_node::decide(&node, machine)).await
 }
 
 async fn sync_eviction(c: &Context, key: Key) -> Result<Again, Error> {

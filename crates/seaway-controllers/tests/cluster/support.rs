@@ -70,6 +70,7 @@ impl Cluster {
             pools: Pool::all(&["10.244.0.0/16".parse().unwrap()], 24, 64).unwrap(),
             grace: GRACE,
             period: GRACE,
+            cloud_instances: None,
             root_ca: "the certificate authority\n".into(),
         };
         let controllers = Some(Controllers::start(&client, &config));

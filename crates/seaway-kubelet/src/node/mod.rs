@@ -38,12 +38,16 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
     let args = &kubelet.args;
     let system = system();
     let mut changes = Box::pin(watch_object(api.clone(), &args.node_name).default_backoff());
-    let period = Duration::from_secs_f64(args.node_status_update_frequency);
+    let period = Duration::from_secs_f64(args.node_status_report_frequency);
     let mut known: Option<Node> = None;
     let mut told: Option<NotReady> = None;
     let mut due = Instant::now();
     loop {
-        let not_ready = network_problem(&args.cni_conf_dir);
+        let not_ready = if kubelet.shutdown.is_cancelled() {
+            Some("node is shutting down".to_owned())
+        } else {
+            network_problem(&args.cni_conf_dir)
+        };
         let news = told.as_ref() != Some(&not_ready);
         if news || Instant::now() >= due {
             let old = known.as_ref().and_then(|node| node.status.as_ref());
@@ -71,6 +75,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
                 }
             }
         }
+        let not_ready_for_good = kubelet.shutdown.is_cancelled();
         let look = if not_ready.is_some() { LOOK_FOR_NETWORK.0 } else { LOOK_FOR_NETWORK.1 };
         tokio::select! {
             change = changes.next() => match change {
@@ -89,6 +94,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
                 None => return,
             },
             () = sleep_until(due.min(Instant::now() + look)) => {}
+            () = kubelet.shutdown.cancelled(), if !not_ready_for_good => {}
         }
     }
 }

@@ -409,7 +409,7 @@ impl Worker {
         let live = &mut self.live[index];
         live.tasks.clear();
         live.deadline = None;
-        let again = self.slots[index].runs_again(ended.code, self.policy) && !self.deleted();
+        let again = self.slots[index].runs_again(ended.code, self.policy) && !self.ends();
         let wait = if again { self.live[index].backoff.after_exit(ran) } else { Duration::ZERO };
         if wait.is_zero() {
             self.slots[index].state = State::Ended(ended);

@@ -26,15 +26,23 @@ struct Workers {
     running: JoinSet<String>,
 }
 
-/// Follows the API and runs the pods that are bound to this node, for ever.
+/// Follows the API and runs the pods that are bound to this node, until it is shut down and they have ended.
 pub(crate) async fn run(kubelet: Arc<Kubelet>) {
     let api: Api<Pod> = Api::all(kubelet.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", kubelet.args.node_name));
     let mut events = Box::pin(watcher::watcher(api, config).default_backoff());
     let mut workers = Workers { kubelet, updates: HashMap::new(), running: JoinSet::new() };
     let mut listed = HashSet::new();
+    let mut shutting_down = false;
     loop {
+        if shutting_down && workers.running.is_empty() {
+            return;
+        }
         tokio::select! {
+            () = workers.kubelet.shutdown.cancelled(), if !shutting_down => {
+                shutting_down = true;
+                workers.shut_down();
+            }
             Some(ended) = workers.running.join_next(), if !workers.running.is_empty() => match ended {
                 Ok(uid) => drop(workers.updates.remove(&uid)),
                 Err(error) => tracing::error!(%error, "a pod's worker broke"),
@@ -61,12 +69,15 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
 impl Workers {
     fn apply(&mut self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
-        let update = Update { pod: Arc::new(pod), gone: false };
+        let pod = Arc::new(pod);
         if let Some(sender) = self.updates.get(&uid) {
-            sender.send_replace(update);
+            sender.send_modify(|update| update.pod = pod);
             return;
         }
-        let (sender, receiver) = watch::channel(update);
+        if self.kubelet.shutdown.is_cancelled() {
+            return;
+        }
+        let (sender, receiver) = watch::channel(Update { pod, gone: false, shutdown: false });
         self.updates.insert(uid.clone(), sender);
         let worker = Worker::new(self.kubelet.clone(), receiver);
         self.running.spawn(async move {
@@ -78,7 +89,17 @@ impl Workers {
     fn remove(&mut self, pod: Pod) {
         let sender = pod.metadata.uid.as_ref().and_then(|uid| self.updates.get(uid));
         if let Some(sender) = sender {
-            sender.send_replace(Update { pod: Arc::new(pod), gone: true });
+            sender.send_modify(|update| {
+                update.pod = Arc::new(pod);
+                update.gone = true;
+            });
+        }
+    }
+
+    /// All pods end; there will be no new ones.
+    fn shut_down(&self) {
+        for sender in self.updates.values() {
+            sender.send_modify(|update| update.shutdown = true);
         }
     }
 

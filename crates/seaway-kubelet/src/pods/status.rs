@@ -24,6 +24,8 @@ pub(crate) struct View<'a> {
     pub start_time: Timestamp,
     /// The pod has come to its end: whether it succeeded.
     pub finished: Option<bool>,
+    /// It ends because its node shuts down.
+    pub shutdown: bool,
 }
 
 /// The whole status; `previous` gives the times of conditions that stay and the conditions of others.
@@ -43,6 +45,10 @@ pub(crate) fn status(pod: &Pod, view: &View<'_>, previous: Option<&PodStatus>, n
         start_time: Some(Time(view.start_time)),
         qos_class: previous.and_then(|old| old.qos_class.clone()).or_else(|| Some(qos_class(pod).to_owned())),
         observed_generation: pod.metadata.generation,
+        reason: view.shutdown.then(|| "Terminated".to_owned()),
+        message: view
+            .shutdown
+            .then(|| "Pod was terminated in response to imminent node shutdown.".to_owned()),
         ..PodStatus::default()
     }
 }
@@ -114,6 +120,8 @@ fn conditions(pod: &Pod, view: &View<'_>, previous: Option<&PodStatus>, now: Tim
     };
     let ready = containers.clone().and_then(|()| gates(pod, old));
     let network = if view.sandbox_ready && !finished { Ok(()) } else { Err(("", String::new())) };
+    // No new connections for what is about to end.
+    let ready = if view.shutdown { ready.and(Err(("PodFailed", String::new()))) } else { ready };
     let mut conditions: Vec<PodCondition> = [
         ("PodReadyToStartContainers", network),
         ("Initialized", initialized),
@@ -297,8 +305,31 @@ mod tests {
             message: None,
             started: None,
             finished: None,
+            shutdown: false,
             container_id: None,
         })
+    }
+
+    #[test]
+    fn a_shutdown_says_so() {
+        let pod = pod(json!({"containers": [{"name": "a"}]}));
+        let mut slots = slots_of(&pod);
+        slots[0].state = State::Running { since: at(1) };
+        let addresses = Addresses::default();
+        for (finished, expected) in [(None, "Running TTFTT"), (Some(false), "Failed FTFFT")] {
+            let view = View {
+                slots: &slots,
+                initialized: true,
+                sandbox_ready: true,
+                addresses: &addresses,
+                start_time: at(0),
+                finished,
+                shutdown: true,
+            };
+            let status = status(&pod, &view, None, at(5));
+            assert_eq!(summary(&status), expected);
+            assert_eq!(status.reason.as_deref(), Some("Terminated"));
+        }
     }
 
     /// Conditions in order: network, Initialized, Ready, ContainersReady, PodScheduled.
@@ -330,6 +361,7 @@ mod tests {
                 addresses: &addresses,
                 start_time: at(0),
                 finished,
+                shutdown: false,
             };
             assert_eq!(summary(&status(&pod, &view, None, at(5))), expected);
         }
@@ -351,6 +383,7 @@ mod tests {
                 addresses: &addresses,
                 start_time: at(0),
                 finished: None,
+                shutdown: false,
             };
             status(&pod, &view, previous, at(now))
         };

@@ -31,6 +31,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const LOOK_FOR_NETWORK: Duration = Duration::from_millis(50);
 /// `spec.terminationGracePeriodSeconds` where neither spec nor deletion says.
 const GRACE_SECONDS: i64 = 30;
+/// The longest that a pod may keep its node from shutting down.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
 /// What the API says of the pod.
 #[derive(Debug, Clone)]
@@ -38,11 +40,18 @@ pub(crate) struct Update {
     pub pod: Arc<Pod>,
     /// The API no longer has it.
     pub gone: bool,
+    /// The node shuts down.
+    pub shutdown: bool,
 }
 
 impl Update {
     fn deleted(&self) -> bool {
         self.gone || self.pod.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether the pod has to end.
+    fn ends(&self) -> bool {
+        self.shutdown || self.deleted()
     }
 }
 
@@ -64,6 +73,8 @@ pub(crate) struct Worker {
     pub(super) policy: Policy,
     initialized: bool,
     finished: Option<bool>,
+    /// It ends because the node shuts down.
+    shut_down: bool,
     pub(super) addresses: Addresses,
     start_time: Timestamp,
     pub(super) sandbox: Option<Sandbox>,
@@ -93,6 +104,7 @@ impl Worker {
             policy,
             initialized,
             finished: None,
+            shut_down: false,
             addresses: Addresses { pod_ips: Vec::new(), host_ips: kubelet.node_ips() },
             start_time: old
                 .and_then(|old| old.start_time.as_ref())
@@ -123,12 +135,23 @@ impl Worker {
             self.until_deleted().await;
         } else {
             self.live_on().await;
+            self.shut_down = self.finished.is_none() && !self.deleted();
+            if self.shut_down {
+                self.publish();
+            }
             self.stop_all().await;
             self.tear_down().await;
+            if self.shut_down {
+                self.finished = Some(false);
+            }
             if self.finished.is_some() && !self.deleted() {
                 self.publish();
                 self.until_deleted().await;
             }
+        }
+        if !self.deleted() {
+            // The node shuts down; the pod's end, when it is deleted, is its next kubelet's affair.
+            return self.publisher.flushed().await;
         }
         self.kubelet.registry.remove(&namespace, &name, &self.entry.uid);
         super::remove_dir(self.entry.dir.clone()).await;
@@ -141,7 +164,7 @@ impl Worker {
         if !self.set_up().await {
             return;
         }
-        while !self.deleted() {
+        while !self.ends() {
             let plan = slots::plan(&self.slots, self.policy, self.initialized, std::time::Instant::now());
             self.initialized = plan.initialized;
             let Plan { start, wake, finished, .. } = plan;
@@ -164,8 +187,13 @@ impl Worker {
         }
     }
 
-    pub(super) fn deleted(&self) -> bool {
+    fn deleted(&self) -> bool {
         self.updates.borrow().deleted()
+    }
+
+    /// Whether the pod has to end.
+    pub(super) fn ends(&self) -> bool {
+        self.updates.borrow().ends()
     }
 
     fn gone(&self) -> bool {
@@ -216,7 +244,7 @@ impl Worker {
     /// Makes the pod's network and volumes, as often as it takes; false if the pod is to go before.
     async fn set_up(&mut self) -> bool {
         let mut wait = RETRY.0;
-        while !self.deleted() {
+        while !self.ends() {
             match self.try_set_up().await {
                 Ok(()) => return true,
                 Err(Some((reason, message))) => self.event(None, Severity::Warning, reason, message),
@@ -305,7 +333,9 @@ impl Worker {
             return Duration::ZERO;
         }
         let spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-        grace_period(self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(GRACE_SECONDS))
+        let own =
+            grace_period(self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(GRACE_SECONDS));
+        if self.shut_down { own.min(SHUTDOWN_GRACE) } else { own }
     }
 
     /// Gives the pod's network back, as often as it takes.
@@ -320,8 +350,9 @@ impl Worker {
         Note::forget(&self.entry.dir);
     }
 
+    /// Waits until the pod is deleted, or nobody is here any more to see that.
     async fn until_deleted(&mut self) {
-        while !self.deleted() {
+        while !self.ends() {
             if self.updates.changed().await.is_err() {
                 return std::future::pending().await;
             }
@@ -371,6 +402,7 @@ impl Worker {
             addresses: &self.addresses,
             start_time: self.start_time,
             finished: self.finished,
+            shutdown: self.shut_down,
         };
         let previous = status::with_conditions_of_others(self.last_status.as_ref(), self.pod.status.as_ref());
         let status = status::status(&self.pod, &view, previous.as_ref(), Timestamp::now());
@@ -415,7 +447,7 @@ pub(super) fn grace_period(seconds: i64) -> Duration {
 
 /// Waits until the pod is to go.
 pub(super) async fn deletion(updates: &mut watch::Receiver<Update>) {
-    if updates.wait_for(Update::deleted).await.is_err() {
+    if updates.wait_for(Update::ends).await.is_err() {
         std::future::pending().await
     }
 }

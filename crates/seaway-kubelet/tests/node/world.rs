@@ -115,7 +115,7 @@ impl World {
             "1",
             "--restart-backoff-base",
             "0.2",
-            "--node-status-update-frequency",
+            "--node-status-report-frequency",
             "1",
         ]);
         command

@@ -37,7 +37,8 @@ pub(crate) async fn serve(config: HostConfig) -> anyhow::Result<()> {
         Some(zone) => Some(resolver::bind((any, 53).into(), zone).await.context("resolver on port 53")?),
         None => None,
     };
-    let observer = observer::serve(config.clone());
+    let shown = config.clone();
+    let observer = observer::serve(move || shown.clone());
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = web::serve(web, config.name, config.allow) => {}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use seaway_net::netns::NetNs;
+use seaway_net::nft::{Kernel, Nft, Table, Transaction};
 use seaway_net::rtnl::{Route, Rtnl, Scope};
 use seaway_net::sysctl;
 
@@ -133,8 +134,47 @@ impl Fabric {
         })?
     }
 
-    /// Lets a namespace go; its links go with it, when nothing runs in it any more.
-    pub(super) fn detach(&self, name: &str) {
+    /// Gives an interface of a box one more address.
+    pub(super) fn add_address(&self, name: &str, interface: &str, address: IpAddr) -> anyhow::Result<()> {
+        self.on_interface(name, interface, |rtnl, index| Ok(rtnl.add_address(index, IpNet::from(address))?))
+    }
+
+    /// Takes an address from an interface of a box.
+    pub(super) fn delete_address(&self, name: &str, interface: &str, address: IpAddr) -> anyhow::Result<()> {
+        self.on_interface(name, interface, |rtnl, index| {
+            rtnl.delete_address(index, IpNet::from(address))?;
+            Ok(())
+        })
+    }
+
+    fn on_interface(
+        &self,
+        name: &str,
+        interface: &str,
+        change: impl FnOnce(&mut Rtnl, u32) -> anyhow::Result<()> + Send,
+    ) -> anyhow::Result<()> {
+        let netns = NetNs::open(self.path(name)).with_context(|| format!("{name}: no network namespace"))?;
+        netns.run(|| -> anyhow::Result<()> {
+            let mut rtnl = Rtnl::open()?;
+            let link = rtnl.link_by_name(interface)?.with_context(|| format!("{interface} is gone"))?;
+            change(&mut rtnl, link.index)
+        })?
+    }
+
+    /// Puts the rules in force by which the switches lose packets; where they lose none, there are no rules.
+    pub(super) fn lose(&self, table: &Table, none: bool) -> anyhow::Result<()> {
+        let transaction =
+            if none { Transaction::remove(table.id.clone()) } else { Transaction::replace(table) };
+        let done = Kernel::open()?.commit(&transaction);
+        done.context("the switches' rules (the kernel needs CONFIG_NF_TABLES_BRIDGE)")
+    }
+
+    /// Lets a namespace go, and pulls its cable out.
+    pub(super) fn detach(&self, name: &str, port: &str) {
+        let unplugged = Rtnl::open().and_then(|mut rtnl| rtnl.delete_link_by_name(port));
+        if let Err(error) = unplugged {
+            tracing::warn!(name, %error, "cable not pulled out");
+        }
         if let Err(error) = NetNs::unbind(self.path(name)) {
             tracing::warn!(name, %error, "namespace not let go");
         }

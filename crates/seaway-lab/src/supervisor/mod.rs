@@ -5,6 +5,7 @@
 
 mod control;
 mod fabric;
+mod machines;
 mod unit;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use seaway_net::netns::NetNs;
 use serde::{Deserialize, Serialize};
 
 use crate::boxes::{Boxes, NodeFiles, RESOLVER};
+use crate::cloud::CloudState;
 use crate::family::Family;
 use crate::file::Host;
 use crate::paths::Paths;
@@ -26,7 +29,7 @@ use crate::state::Design;
 use fabric::{Attachment, Fabric, Switch};
 use unit::{Restart, Unit};
 
-pub(crate) use control::{Request, ask};
+pub(crate) use control::{Answer, Request, ask};
 
 /// What the supervisor is told on its standard input, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,44 +83,53 @@ fn of_internet(host: &str) -> String {
     format!("internet-{host}")
 }
 
+/// The switch's end of the cable of the internet's n-th host; the resolver is the first.
+fn host_port(n: usize) -> String {
+    format!("host-{n}")
+}
+
 /// A lab that runs.
 struct Lab {
     task: Task,
     paths: Paths,
     root_dir: PathBuf,
     fabric: Fabric,
+    /// What the cloud has and loses, as its files say.
+    cloud: Mutex<CloudState>,
+    /// The files of each node.
+    node_files: Mutex<BTreeMap<String, NodeFiles>>,
     /// By node; a node that is not here is stopped.
-    nodes: parking_lot::Mutex<BTreeMap<String, Arc<Unit>>>,
-    /// Held while a node is stopped or started by request: what one undoes another may just have made.
-    changing: parking_lot::Mutex<()>,
+    nodes: Mutex<BTreeMap<String, Arc<Unit>>>,
+    gateway: Mutex<Option<Arc<Unit>>>,
+    /// Held while the lab is changed by request: what one undoes another may just have made.
+    changing: Mutex<()>,
 }
 
 impl Lab {
-    fn start(task: Task, paths: Paths) -> anyhow::Result<Arc<Self>> {
+    fn start(mut task: Task, paths: Paths) -> anyhow::Result<Arc<Self>> {
         let root_dir = paths.run.join("root");
         std::fs::create_dir_all(&root_dir)?;
         std::fs::create_dir_all(paths.run.join("logs"))?;
         let fabric = Fabric::build(&paths.run.join("netns"), task.design.cloud.mtu)?;
+        let cloud = CloudState::new(task.design.cloud.clone());
+        cloud.write(&paths.cloud())?;
         say(&Progress::Done("network".into()));
         let lab = Arc::new(Self {
+            node_files: Mutex::new(std::mem::take(&mut task.node_files)),
             task,
             paths,
             root_dir,
             fabric,
-            nodes: Default::default(),
-            changing: Default::default(),
+            cloud: Mutex::new(cloud),
+            nodes: Mutex::default(),
+            gateway: Mutex::default(),
+            changing: Mutex::default(),
         });
         lab.start_control_plane()?;
         say(&Progress::Done("control plane".into()));
         std::thread::scope(|scope| {
-            let nodes: Vec<_> = lab
-                .task
-                .design
-                .cloud
-                .nodes
-                .iter()
-                .map(|node| scope.spawn(|| lab.start_node(&node.name)))
-                .collect();
+            let nodes: Vec<_> =
+                lab.task.design.cloud.nodes.iter().map(|node| scope.spawn(|| lab.boot(node))).collect();
             let outside = scope.spawn(|| lab.start_gateway().and_then(|()| lab.start_internet()));
             nodes.into_iter().chain([outside]).try_for_each(|thread| {
                 thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the supervisor panicked")))
@@ -183,8 +195,9 @@ impl Lab {
             ],
         )?;
         self.reach_the_internet("gateway", "eth1")?;
-        let gateway = self.boxes().gateway(&self.fabric.path("gateway"))?;
-        Unit::start(gateway.spec, self.log(&gateway.log)?, Restart::Always)?;
+        let gateway = self.boxes().gateway(&self.fabric.path("gateway"));
+        let unit = Unit::start(gateway.spec, self.log(&gateway.log)?, Restart::Always)?;
+        *self.gateway.lock() = Some(unit);
         Ok(())
     }
 
@@ -207,7 +220,7 @@ impl Lab {
     }
 
     fn attach_host(&self, n: usize, host: &Host) -> anyhow::Result<()> {
-        let port = format!("host-{n}");
+        let port = host_port(n);
         let addresses = host.addresses.iter().map(|address| IpNet::from(*address)).collect();
         let name = of_internet(&host.name);
         self.fabric
@@ -224,47 +237,5 @@ impl Lab {
             self.fabric.route_on_link(&netns, network, interface)?;
         }
         Ok(())
-    }
-
-    /// Starts a node.
-    ///
-    /// # Errors
-    /// There is no such node, it runs already, or what could not be made.
-    fn start_node(&self, name: &str) -> anyhow::Result<()> {
-        let cloud = &self.task.design.cloud;
-        let node = cloud
-            .nodes
-            .iter()
-            .find(|node| node.name == name)
-            .with_context(|| format!("there is no node {name:?}"))?;
-        if self.nodes.lock().get(name).is_some_and(|unit| unit.is_alive()) {
-            anyhow::bail!("node {name} runs already");
-        }
-        self.fabric.detach(name);
-        std::fs::create_dir_all(self.paths.node_disk(name))?;
-        let netns = self.fabric.attach(
-            name,
-            &[Attachment {
-                switch: Switch::Cloud,
-                port: name.into(),
-                interface: "eth0",
-                addresses: cloud.on_link(&node.addresses),
-            }],
-        )?;
-        self.fabric.route(&netns, &cloud.gateways)?;
-        let files = self.task.node_files.get(name).cloned().unwrap_or_default();
-        let made = self.boxes().node(node, &self.fabric.path(name), &files);
-        let unit = Unit::start(made.spec, self.log(&made.log)?, Restart::Never)?;
-        let (fabric, gone) = (self.fabric.clone(), name.to_owned());
-        // Its links go with the machine: the others see it dead, not deaf.
-        unit.when_gone(move || fabric.detach(&gone));
-        self.nodes.lock().insert(name.to_owned(), unit);
-        Ok(())
-    }
-
-    /// Ends a node as a power cut would.
-    fn stop_node(&self, name: &str) -> anyhow::Result<()> {
-        let unit = self.nodes.lock().remove(name).filter(|unit| unit.is_alive());
-        unit.with_context(|| format!("node {name} does not run"))?.kill()
     }
 }

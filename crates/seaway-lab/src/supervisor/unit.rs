@@ -88,6 +88,17 @@ impl Unit {
         }
     }
 
+    /// Its process (the reaper's, where there is one).
+    pub(super) fn pid(&self) -> i32 {
+        *self.pid.lock()
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: sandbox::Signal) -> anyhow::Result<()> {
+        sandbox::kill(self.pid(), signal)?;
+        Ok(())
+    }
+
     /// Whether the box runs.
     pub(super) fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
@@ -111,7 +122,7 @@ impl Unit {
 
     /// Ends the box at once and waits until it is gone.
     pub(super) fn kill(&self) -> anyhow::Result<()> {
-        sandbox::kill(*self.pid.lock(), sandbox::Signal::KILL)?;
+        self.signal(sandbox::Signal::KILL)?;
         while self.is_alive() {
             thread::sleep(Duration::from_millis(1));
         }

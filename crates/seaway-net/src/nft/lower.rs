@@ -415,10 +415,10 @@ fn reject_code(family: Family, reject: Reject) -> (u32, u8) {
     const ICMPX: u32 = 2;
     match (family, reject) {
         (_, Reject::TcpReset) => (TCP_RST, 0),
-        (Family::Inet, Reject::NoRoute) => (ICMPX, 0),
-        (Family::Inet, Reject::PortUnreachable | Reject::ProtocolUnreachable) => (ICMPX, 1),
-        (Family::Inet, Reject::HostUnreachable) => (ICMPX, 2),
-        (Family::Inet, Reject::AdminProhibited) => (ICMPX, 3),
+        (Family::Inet | Family::Bridge, Reject::NoRoute) => (ICMPX, 0),
+        (Family::Inet | Family::Bridge, Reject::PortUnreachable | Reject::ProtocolUnreachable) => (ICMPX, 1),
+        (Family::Inet | Family::Bridge, Reject::HostUnreachable) => (ICMPX, 2),
+        (Family::Inet | Family::Bridge, Reject::AdminProhibited) => (ICMPX, 3),
         (Family::Ip, Reject::NoRoute) => (ICMP, 0),
         (Family::Ip, Reject::HostUnreachable) => (ICMP, 1),
         (Family::Ip, Reject::ProtocolUnreachable) => (ICMP, 2),

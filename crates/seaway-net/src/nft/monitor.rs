@@ -96,6 +96,7 @@ fn table_of(received: &Message<'_>) -> Result<Option<TableId>, NetlinkError> {
         Some(1) => Family::Inet,
         Some(2) => Family::Ip,
         Some(10) => Family::Ip6,
+        Some(7) => Family::Bridge,
         _ => return Ok(None),
     };
     let name = attribute(received, table::NAME)?;

@@ -18,6 +18,8 @@ pub enum Family {
     Ip,
     /// `ip6`
     Ip6,
+    /// `bridge`: frames on their way through a bridge, whatever they carry; rules here look at links alone
+    Bridge,
 }
 
 impl Family {
@@ -27,6 +29,7 @@ impl Family {
             Self::Inet => 1,
             Self::Ip => 2,
             Self::Ip6 => 10,
+            Self::Bridge => 7,
         }
     }
 
@@ -36,6 +39,7 @@ impl Family {
             Self::Inet => "inet",
             Self::Ip => "ip",
             Self::Ip6 => "ip6",
+            Self::Bridge => "bridge",
         }
     }
 }

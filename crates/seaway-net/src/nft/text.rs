@@ -319,12 +319,12 @@ fn write_learn(
 fn reject_text(reject: Reject, family: Family) -> &'static str {
     match (reject, family) {
         (Reject::TcpReset, _) => "reject with tcp reset",
-        (Reject::PortUnreachable | Reject::ProtocolUnreachable, Family::Inet) => {
+        (Reject::PortUnreachable | Reject::ProtocolUnreachable, Family::Inet | Family::Bridge) => {
             "reject with icmpx port-unreachable"
         }
-        (Reject::AdminProhibited, Family::Inet) => "reject with icmpx admin-prohibited",
-        (Reject::HostUnreachable, Family::Inet) => "reject with icmpx host-unreachable",
-        (Reject::NoRoute, Family::Inet) => "reject with icmpx no-route",
+        (Reject::AdminProhibited, Family::Inet | Family::Bridge) => "reject with icmpx admin-prohibited",
+        (Reject::HostUnreachable, Family::Inet | Family::Bridge) => "reject with icmpx host-unreachable",
+        (Reject::NoRoute, Family::Inet | Family::Bridge) => "reject with icmpx no-route",
         (Reject::ProtocolUnreachable, Family::Ip) => "reject with icmp prot-unreachable",
         (Reject::PortUnreachable, Family::Ip) => "reject with icmp port-unreachable",
         (Reject::AdminProhibited, Family::Ip) => "reject with icmp admin-prohibited",

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy sees no test function around them")]
 
+pub(crate) mod host;
 pub(crate) mod load;
 pub(crate) mod questions;
 pub(crate) mod trace;
@@ -54,6 +55,11 @@ impl Lab {
     /// `seaway lab ARGUMENTS --name …`; what it prints. It must succeed.
     pub(crate) fn seaway(&self, arguments: &[&str]) -> String {
         checked(Command::new(SEAWAY).env("SEAWAY_LAB", &self.name).arg("lab").args(arguments))
+    }
+
+    /// `seaway lab ARGUMENTS --name …`, however it ends.
+    pub(crate) fn try_seaway(&self, arguments: &[&str]) -> Output {
+        Command::new(SEAWAY).env("SEAWAY_LAB", &self.name).arg("lab").args(arguments).output().unwrap()
     }
 
     /// `seaway lab status -o json`.
