@@ -5,6 +5,8 @@
 //!                      └──▶ status, applied plan ──▶ /run/seaway/agent.sock, /healthz, /metrics
 //! ```
 //!
+//! `seaway proxy` (module `proxy`) is the part called services alone, with kube-proxy's command line.
+//!
 //! Architecture invariant: the parts know nothing of each other. One that fails is tried again with growing delays
 //! while the others go on, and nothing in the kernel is touched before the API's first complete list has come.
 

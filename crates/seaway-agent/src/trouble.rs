@@ -76,21 +76,27 @@ async fn tell_all(client: Client, recorder: Recorder, mut troubles: mpsc::Receiv
         tracing::warn!(%service, reason, "{message}");
         // Who describes a Service is shown the events with its uid.
         let services: Api<Service> = Api::namespaced(client.clone(), &service.namespace);
-        match services.get_metadata_opt(&service.name).await {
-            Ok(Some(found)) => {
-                let about = ObjectReference {
-                    api_version: Some("v1".to_owned()),
-                    kind: Some("Service".to_owned()),
-                    namespace: found.metadata.namespace,
-                    name: found.metadata.name,
-                    uid: found.metadata.uid,
-                    ..ObjectReference::default()
-                };
-                recorder.record(about, Severity::Warning, reason, message);
+        let uid = match services.get_metadata_opt(&service.name).await {
+            Ok(Some(found)) => found.metadata.uid,
+            Ok(None) => {
+                tracing::debug!(%service, "gone before its trouble could be told");
+                continue;
             }
-            Ok(None) => tracing::debug!(%service, "gone before its trouble could be told"),
-            Err(error) => tracing::debug!(%service, %error, "cannot tell its trouble"),
-        }
+            // A role that was made for kube-proxy may not read a single Service: its events have no better uid.
+            Err(error) => {
+                tracing::debug!(%service, %error, "its uid is not to be had");
+                Some(service.to_string())
+            }
+        };
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(service.namespace.to_string()),
+            name: Some(service.name.to_string()),
+            uid,
+            ..ObjectReference::default()
+        };
+        recorder.record(about, Severity::Warning, reason, message);
     }
 }
 

@@ -56,6 +56,20 @@ pub async fn serve(listener: TcpListener, router: Router) {
     .await;
 }
 
+/// As [`serve`], for many listeners that share `places`: a connection for which there is none is closed at once, so that
+/// none of them waits for another one's clients.
+pub async fn serve_sharing(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
+    accept(listener, MAX_CONNECTIONS, |stream, _, _| {
+        let shared = places.clone().try_acquire_owned();
+        let router = router.clone();
+        async move {
+            let Ok(shared) = shared else { return };
+            let _ = timeout(MAX_LIFE, connection(TokioIo::new(stream), router, shared.into())).await;
+        }
+    })
+    .await;
+}
+
 /// Hands each connection to `handle`, for ever; while `limit` places are taken, more wait. A connection has its place until
 /// `handle` is done with it, and longer where it keeps the [`Place`].
 pub async fn accept<F>(
@@ -161,6 +175,40 @@ mod tests {
         let request = format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD_BYTES));
         let got = answer_to(request.as_bytes()).await;
         assert!(!got.starts_with("HTTP/1.1 200"), "{got:?}");
+    }
+
+    #[tokio::test]
+    async fn places_are_shared() {
+        let places = Arc::new(Semaphore::new(1));
+        let mut servers = Vec::new();
+        for _ in 0..2 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let router = Router::new().route("/health", get(|| async { "OK" }));
+            servers.push((address, tokio::spawn(serve_sharing(listener, router, places.clone()))));
+        }
+        let ask = async |address: SocketAddr| {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let mut answer = String::new();
+            let asked =
+                client.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            let read = client.read_to_string(&mut answer).await;
+            if asked.is_ok() && read.is_ok() { answer } else { String::new() }
+        };
+        assert!(ask(servers[0].0).await.starts_with("HTTP/1.1 200"));
+        let silent = TcpStream::connect(servers[0].0).await.unwrap();
+        while places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ask(servers[1].0).await, "");
+        drop(silent);
+        while places.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(ask(servers[1].0).await.starts_with("HTTP/1.1 200"));
+        for (_, server) in servers {
+            server.abort();
+        }
     }
 
     #[tokio::test]

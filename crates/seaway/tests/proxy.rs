@@ -221,6 +221,8 @@ fn mistakes_end_it(node: &Node<'_>) {
 fn serves_services(node: &Node<'_>, web: &str, cluster_ip: &str) {
     let answer = eventually("the cluster IP answers", || node.who_answers(address(cluster_ip, 80)).ok());
     assert!(answer.starts_with("web-"), "{answer}");
+    // The API server says where cluster IPs come from.
+    assert!(node.nft(&["list", "table", "ip", "seaway"]).contains("10.96.0.0/12"));
     // No one else programs a node port of this node.
     let server = address(&node.ip, NODE_PORT);
     let by_node_port = eventually("the node port answers", || node.who_answers(server).ok());
@@ -366,12 +368,23 @@ fn ends_and_leaves_the_rules(node: &Node<'_>, mut proxy: Proxy, cluster_ip: &str
 fn takes_over_a_port(node: &Node<'_>) {
     let bind = |port| node.netns.run(|| std::net::TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap();
     let taken = [bind(10249), bind(10256)];
+    node.nft(&["add", "table", "ip", "kube-proxy"]);
     let proxy = node.proxy();
     eventually("the proxy has met the taken ports", || {
         (proxy.log.lock().unwrap().matches("cannot listen; trying again").count() == 2).then_some(())
     });
+    let left = || node.nft(&["list", "tables"]).contains("ip kube-proxy");
+    assert!(left(), "what a running kube-proxy has is left alone");
     drop(taken);
     eventually("it listens when they are free", || (node.local(10256, "/healthz")?.0 == 200).then_some(()));
+
+    eventually("what kube-proxy left is gone", || (!left()).then_some(()));
+    // Without its Node object the node is none to send connections to.
+    node.lab.kubectl(&["delete", "node", NODE]);
+    eventually("a node that is deleted is not eligible", || {
+        (node.local(10256, "/healthz")?.0 == 503).then_some(())
+    });
+    assert_eq!(node.local(10256, "/livez").unwrap().0, 200);
 
     node.configure("bindAddressHardFail: true\n");
     let config = format!("--config={}", node.path("config.conf").display());

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use seaway_model::{NodePlan, ObjectName};
 use seaway_net::rtnl::Rtnl;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::table::{Answer, changes, listening_addresses, sockets};
@@ -23,6 +24,9 @@ use crate::trouble::Troubles;
 
 /// How soon a socket that could not be opened is tried again: another proxy may still have it.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Connections at a time, of all Services' health checks together.
+const MAX_CONNECTIONS: usize = 512;
 
 /// A socket that is answered at until this is dropped.
 struct Open {
@@ -39,6 +43,7 @@ impl Drop for Open {
 /// Listens where the applied plan says, for ever.
 pub(crate) async fn keep(shared: Arc<Shared>, troubles: Troubles) {
     let mut plans = shared.plans();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut open: BTreeMap<SocketAddr, Open> = BTreeMap::new();
     let mut again: Option<Instant> = None;
     let mut known = None;
@@ -69,7 +74,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, troubles: Troubles) {
                 Ok(listener) => {
                     tracing::info!(%socket, %service, "health check opened");
                     let router = router(shared.clone(), service.clone());
-                    let serving = tokio::spawn(seaway_http::serve(listener, router));
+                    let serving = tokio::spawn(seaway_http::serve_sharing(listener, router, places.clone()));
                     open.insert(socket, Open { service, serving });
                 }
                 Err(error) => {

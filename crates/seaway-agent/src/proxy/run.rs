@@ -1,6 +1,7 @@
 //! `seaway proxy`, from its command line to its end.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -254,6 +255,11 @@ async fn changed(args: &ProxyArgs) {
 /// The socket that `seaway status` and `seaway trace` ask; without it the proxy does its work all the same.
 fn serve_socket(tasks: &mut JoinSet<()>, shared: &Arc<Shared>, directory: &str) {
     let path = Path::new(directory).join(socket::NAME);
+    if UnixStream::connect(&path).is_ok() {
+        // Its tables are this one's: each would undo what the other does.
+        tracing::error!(path = %path.display(), "another Seaway answers here: end one of the two, agent or proxy");
+        return;
+    }
     let listener = seaway_http::unix::bind(&path).context("listen");
     let ready =
         listener.and_then(|listener| Ok((listener, Observer::new().context("open the network namespace")?)));
