@@ -95,7 +95,7 @@ fn when_its_endpoint_goes_a_client_gets_another_and_the_others_stay() {
     }
     // None goes to where there is none.
     world.set(&web(LONG)).apply();
-    world.expect([Outside.calls(VIP).over([Protocol::Tcp, Protocol::Udp]).refused()]);
+    world.expect([Outside.calls(VIP).refused()]);
 }
 
 #[test]

@@ -206,6 +206,10 @@ impl OneCall<'_> {
     pub(crate) fn check(&self, topology: &Topology) -> Result<(), String> {
         let inside = || match &self.call.expected {
             Expected::Answers { by, port, sticky } => self.check_answers(topology, by, *port, *sticky),
+            // Linux's SCTP takes no ICMPv6 error for a refusal, and tries on for minutes.
+            Expected::Refused if (self.family, self.protocol) == (Family::V6, Protocol::Sctp) => {
+                self.check_dropped(self.once(topology, SILENCE))
+            }
             Expected::Refused => self.check_refused(topology),
             Expected::Dropped => self.check_dropped(self.once(topology, SILENCE)),
         };

@@ -5,7 +5,6 @@ use seaway_model::{DetectLocal, Protocol, ProxySettings};
 use crate::addresses::*;
 use crate::objects::{Svc, service};
 use crate::plan::settings;
-use crate::sockets::PROTOCOLS;
 use crate::world::World;
 
 const VIP: &str = "10.96.0.7:80";
@@ -82,27 +81,15 @@ fn services_of_one_family_have_nothing_in_the_other() {
 #[test]
 fn without_endpoints_or_with_a_wrong_port_callers_are_refused_at_once() {
     let mut world = World::new();
-    let refused = |port: u16| {
-        let callers = [Client, Node, Outside].into_iter();
-        // Linux's SCTP takes no ICMPv6 error for a refusal (it tries on for minutes).
-        let in_both = callers.clone().map(move |caller| {
-            let protocols = [Protocol::Tcp, Protocol::Udp];
-            caller.calls(format!("10.96.0.7:{port}")).over(protocols).refused()
-        });
-        let sctp = PROTOCOLS.contains(&Protocol::Sctp).then_some(callers).into_iter().flatten();
-        let sctp = sctp.map(move |caller| {
-            let call = caller.calls(format!("10.96.0.7:{port}")).over([Protocol::Sctp]);
-            call.in_family(Family::V4).refused()
-        });
-        in_both.chain(sctp)
-    };
+    let refused =
+        |port: u16| [Client, Node, Outside].map(|caller| caller.calls(format!("10.96.0.7:{port}")).refused());
     world.set(&web());
-    world.expect(refused(80).chain(refused(81)).collect::<Vec<_>>());
+    world.expect([refused(80), refused(81)].concat());
     // The first endpoint is used at once, and when the last goes callers are refused again.
     world.set(&web().endpoints([A]));
-    world.expect(refused(81).chain([Client.calls(VIP).reaches([A])]).collect::<Vec<_>>());
+    world.expect([refused(81).as_slice(), &[Client.calls(VIP).reaches([A])]].concat());
     world.set(&web().endpoints([A.not_ready()]));
-    world.expect(refused(80).collect::<Vec<_>>());
+    world.expect(refused(80));
     // Nothing is left of a Service that is gone: its address is nobody's.
     world.delete("web");
     world.expect([Client, Node, Outside].map(|caller| caller.calls(VIP).dropped()));
@@ -144,9 +131,7 @@ fn internal_policy_local_keeps_to_this_nodes_endpoints() {
         Outside.calls("192.0.2.1:30080").reaches([X]).masqueraded(),
     ]);
     world.set(&web().internal_local());
-    world.expect(
-        [Client, Outside].map(|caller| caller.calls(VIP).over([Protocol::Tcp, Protocol::Udp]).refused()),
-    );
+    world.expect([Client, Outside].map(|caller| caller.calls(VIP).refused()));
 }
 
 fn world_with(detect_local: DetectLocal) -> World {

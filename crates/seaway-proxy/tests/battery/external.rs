@@ -1,6 +1,6 @@
 //! Node ports, external IPs and load balancers' addresses.
 
-use seaway_model::{NodePortAddresses, Protocol, ProxySettings};
+use seaway_model::{NodePortAddresses, ProxySettings};
 
 use crate::addresses::*;
 use crate::objects::{Exposure, service};
@@ -59,7 +59,7 @@ fn with_the_local_policy_and_none_here_outsiders_are_dropped() {
         world.set(&service.clone().endpoints([A, X]));
         world.expect([Outside.calls(to).reaches([A]), Client.calls(to).reaches([A, X])]);
         world.set(&service);
-        let refused = |caller: Host| caller.calls(to).over([Protocol::Tcp, Protocol::Udp]).refused();
+        let refused = |caller: Host| caller.calls(to).refused();
         world.expect([Outside, Client, Node].map(refused));
     }
 }
@@ -69,8 +69,7 @@ fn without_endpoints_callers_are_refused() {
     for exposure in Exposure::ALL {
         let mut world = World::new();
         world.set(&exposure.service());
-        let refused =
-            |caller: Host| caller.calls(exposure.address()).over([Protocol::Tcp, Protocol::Udp]).refused();
+        let refused = |caller: Host| caller.calls(exposure.address()).refused();
         world.expect([Outside, Client, Node].map(refused));
     }
 }

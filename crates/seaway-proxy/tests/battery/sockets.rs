@@ -111,6 +111,17 @@ impl Calling {
         }
     }
 
+    /// As programs do that ask by UDP, and as the other protocols do by themselves, asks again every second.
+    fn wait_for_datagram(&self, until: Instant) -> Result<(), Outcome> {
+        loop {
+            let soon = until.min(Instant::now() + Duration::from_secs(1));
+            match self.wait_for(PollFlags::IN, soon) {
+                Err(Outcome::Silence) if Instant::now() < until => self.ask_again()?,
+                result => return result,
+            }
+        }
+    }
+
     /// Waits until it is connected, or is told that it cannot be.
     pub(crate) fn connected(&self, patience: Duration) -> Result<(), Outcome> {
         self.wait_for(PollFlags::OUT, Instant::now() + patience)?;
@@ -128,7 +139,10 @@ impl Calling {
         }
         let mut line = Vec::new();
         loop {
-            self.wait_for(PollFlags::IN, until)?;
+            match self.protocol {
+                Protocol::Udp => self.wait_for_datagram(until)?,
+                _ => self.wait_for(PollFlags::IN, until)?,
+            }
             let mut part = [0; 128];
             let (length, _) = recv(&self.socket, &mut part, RecvFlags::empty())?;
             line.extend(&part[..length]);
