@@ -305,7 +305,6 @@ mod tests {
             message: None,
             started: None,
             finished: None,
-            shutdown: false,
             container_id: None,
         })
     }
