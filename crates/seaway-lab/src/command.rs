@@ -24,7 +24,8 @@ Examples:
   seaway lab exec default/client -- curl -s http://serve-svc
   seaway lab exec node/node-1 -- conntrack -L
   seaway lab exec internet/google.com -- tcpdump -ni eth0
-  seaway lab down
+  seaway lab node stop node-2                    and start, add, remove; `lab cut A B` parts two of them
+  seaway lab down                                `--keep` keeps it for the next `lab up`
 
 Exit codes: 0 done; 1 failed, the reason is on standard error; 2 wrong usage. `exec` ends with its program's (128 + N after
 signal N), 127 where there is no such program, 126 where it can't be executed.
@@ -36,10 +37,10 @@ pub struct LabArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Start a lab; one of the same name is replaced
+    /// Start a lab; one of the same name is replaced, one that is kept goes on
     Up(up::UpArgs),
-    /// End a lab and remove all that it left
-    Down(NameArgs),
+    /// End a lab and remove all that it left, or keep it for later
+    Down(down::DownArgs),
     /// Show nodes, pods, the cloud and the processes of a lab
     Status(StatusArgs),
     /// Run a program in a pod, on a node, on a host of the internet or on the gateway
@@ -173,7 +174,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     );
     match args.command {
         Command::Up(args) => up::run(&args)?,
-        Command::Down(args) => down::run(&args.name)?,
+        Command::Down(args) => down::run(&args)?,
         Command::Status(args) => return status::run(&args.lab.name, args.output.output),
         Command::Exec(args) => {
             return exec::run(&args.lab.name, &args.target, args.container.as_deref(), args.command);

@@ -7,12 +7,19 @@ use seaway_apiserver::pki::Pki;
 
 use crate::addresses::NodePlan;
 use crate::boxes::NodeFiles;
+use crate::cloud::CloudState;
 use crate::paths::Paths;
 use crate::state::Design;
 use crate::supervisor::Task;
 
 /// Makes those that a lab starts with; `port` is where the API server listens on the host's loopback, `listener` the descriptor.
-pub(crate) fn make(design: &Design, paths: &Paths, port: u16, listener: i32) -> anyhow::Result<Task> {
+pub(crate) fn make(
+    design: &Design,
+    cloud: CloudState,
+    paths: &Paths,
+    port: u16,
+    listener: i32,
+) -> anyhow::Result<Task> {
     let pki = authority(design, paths)?;
     let admin =
         pki.kubeconfig(&format!("https://127.0.0.1:{port}"), "kubernetes-admin", &["system:masters"])?;
@@ -24,7 +31,7 @@ pub(crate) fn make(design: &Design, paths: &Paths, port: u16, listener: i32) -> 
         .iter()
         .map(|node| Ok((node.name.clone(), node_files(&pki, design, node)?)))
         .collect::<anyhow::Result<_>>()?;
-    Ok(Task { design: design.clone(), listener, controllers_kubeconfig, node_files })
+    Ok(Task { design: design.clone(), cloud, listener, controllers_kubeconfig, node_files })
 }
 
 /// Makes those of a node that comes later.

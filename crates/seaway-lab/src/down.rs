@@ -8,17 +8,36 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use seaway_net::sandbox::{self, Signal};
 
-use crate::command::show;
+use crate::command::{NameArgs, show};
+use crate::kept::Kept;
 use crate::paths::Paths;
 use crate::state::{LabState, Process};
 
 /// How long the kernel may take to end a lab's processes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ends the lab `name`, in whatever state it is.
-pub(crate) fn run(name: &str) -> anyhow::Result<()> {
+/// `seaway lab down`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  seaway lab down            nothing is left
+  seaway lab down --keep     nothing runs; `seaway lab up` brings it back with its objects and its nodes' disks")]
+pub(crate) struct DownArgs {
+    #[command(flatten)]
+    lab: NameArgs,
+    /// Keep the lab's state, with which `seaway lab up` goes on
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Ends the lab, in whatever state it is.
+pub(crate) fn run(args: &DownArgs) -> anyhow::Result<()> {
+    let name = &args.lab.name;
     let paths = Paths::new(name)?;
     let _lock = lock(&paths)?;
+    if args.keep {
+        return keep(name, &paths);
+    }
     let was_there = remove(&paths)?;
     paths.forget().context("cannot remove the lock")?;
     show(&format!("lab {name} {}", if was_there { "is down" } else { "was not up" }))
@@ -60,9 +79,35 @@ fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
     }
 }
 
+/// Ends the lab and keeps what it is to go on with.
+fn keep(name: &str, paths: &Paths) -> anyhow::Result<()> {
+    match LabState::read(paths)?.filter(|state| state.init.is_alive()) {
+        // Written first: from then on `up` goes on with what is there, whatever becomes of this command.
+        Some(state) => Kept::new(&state.design, state.cloud(paths)?, state.port).write(paths)?,
+        None if Kept::read(paths)?.is_some() => {}
+        None => {
+            // No more than a lock, then: it says nothing to anyone.
+            paths.forget().context("cannot remove the lock")?;
+            anyhow::bail!("lab {name:?} is not running: there is nothing to keep");
+        }
+    }
+    end_all(paths)?;
+    paths.remove_run().with_context(|| format!("cannot remove {}", paths.run.display()))?;
+    paths.forget().context("cannot remove the lock")?;
+    show(&format!("lab {name} is down and kept; `seaway lab up --name {name}` brings it back"))
+}
+
 /// Ends all processes of the lab and removes its files; whether there was anything.
 pub(crate) fn remove(paths: &Paths) -> anyhow::Result<bool> {
-    let mut was_there = paths.run.exists() || paths.state.exists();
+    let was_there = paths.run.exists() || paths.state.exists();
+    let ran = end_all(paths)?;
+    paths.remove().with_context(|| format!("cannot remove {}", paths.run.display()))?;
+    Ok(was_there || ran)
+}
+
+/// Ends all processes of the lab; whether there were any.
+pub(crate) fn end_all(paths: &Paths) -> anyhow::Result<bool> {
+    let mut was_there = false;
     if let Ok(Some(state)) = LabState::read(paths) {
         was_there |= state.init.is_alive();
         end(state.init)?;
@@ -72,7 +117,6 @@ pub(crate) fn remove(paths: &Paths) -> anyhow::Result<bool> {
         was_there = true;
         end(supervisor)?;
     }
-    paths.remove().with_context(|| format!("cannot remove {}", paths.run.display()))?;
     Ok(was_there)
 }
 

@@ -16,6 +16,7 @@ mod family;
 mod file;
 mod gateway;
 mod internet;
+mod kept;
 mod machines;
 mod manifests;
 mod nearest;

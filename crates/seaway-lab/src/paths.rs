@@ -81,6 +81,11 @@ impl Paths {
         self.state.join("seaway")
     }
 
+    /// What a lab was that is down and kept: [`crate::kept::Kept`] as JSON.
+    pub(crate) fn kept_file(&self) -> PathBuf {
+        self.state.join("kept.json")
+    }
+
     /// The disk of one node.
     pub(crate) fn node_disk(&self, node: &str) -> PathBuf {
         self.state.join("nodes").join(node)
@@ -99,13 +104,13 @@ impl Paths {
 
     /// Removes all of the lab's files; those that are not there are no error.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for folder in [&self.run, &self.state] {
-            match std::fs::remove_dir_all(folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.remove_run()?;
+        remove_dir(&self.state)
+    }
+
+    /// Removes those that last only as long as the lab runs.
+    pub(crate) fn remove_run(&self) -> io::Result<()> {
+        remove_dir(&self.run)
     }
 
     /// Removes the lock, and the folders above where no other lab uses them.
@@ -127,6 +132,13 @@ impl Paths {
             }
         }
         Ok(())
+    }
+}
+
+fn remove_dir(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

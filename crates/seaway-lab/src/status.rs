@@ -13,6 +13,7 @@ use crate::addresses::CloudPlan;
 use crate::boxes;
 use crate::cloud::{CloudState, Cut, Instance};
 use crate::command::{Output, show};
+use crate::kept::Kept;
 use crate::paths::{self, Paths};
 use crate::state::LabState;
 
@@ -87,19 +88,32 @@ pub(crate) fn run(name: &str, output: Output) -> anyhow::Result<ExitCode> {
 #[derive(Debug, Serialize)]
 struct Listed {
     name: String,
+    /// It is down, and `lab up` goes on with it.
+    kept: bool,
     /// A lab that is not has left something over, which `seaway lab down` removes.
     running: bool,
 }
 
 /// Lists the labs of this machine.
 pub(crate) fn list(output: Output) -> anyhow::Result<()> {
-    let listed = |name: String| Listed { running: LabState::running(&name).is_ok(), name };
+    let listed = |name: String| {
+        let running = LabState::running(&name).is_ok();
+        let is_kept = |paths: Paths| matches!(Kept::read(&paths), Ok(Some(_)));
+        Listed { running, kept: !running && Paths::new(&name).is_ok_and(is_kept), name }
+    };
     let labs: Vec<Listed> = paths::names().into_iter().map(listed).collect();
     if output == Output::Json {
         return show(&serde_json::to_string_pretty(&labs)?);
     }
     let mut out = String::new();
-    let state = |lab: &Listed| if lab.running { "up" } else { "down (left over)" }.to_owned();
+    let state = |lab: &Listed| {
+        let state = match (lab.running, lab.kept) {
+            (true, _) => "up",
+            (false, true) => "down (kept)",
+            (false, false) => "down (left over)",
+        };
+        state.to_owned()
+    };
     table(&mut out, &["LAB", "STATE"], labs.iter().map(|lab| vec![lab.name.clone(), state(lab)]));
     show(out.trim())
 }

@@ -202,3 +202,44 @@ fn a_cut_loses_packets_between_two_and_no_others() {
     eventually("it is heard of", || (machine(&lab, "node-3")["ready"] == true).then_some(()));
     eventually("the way out is there", || reaches(&lab, &pods[0], "198.51.100.10").then_some(()));
 }
+
+#[test]
+fn a_kept_lab_goes_on_where_it_was() {
+    let before = common::host::state();
+    let mut lab = Lab::up("keep", &["--nodes", "2"]);
+    lab.seaway(&["node", "add", "third"]);
+    serve_on(&lab, &["node-1", "third"]);
+    lab.kubectl(&["create", "configmap", "mine", "--from-literal=a=b"]);
+    lab.exec("node/node-1", &["sh", "-c", "echo kept > /var/lib/mine"]);
+    lab.seaway(&["node", "stop", "node-2"]);
+    let uids = ["get", "nodes,pods,services,configmaps", "-A", "-o", "jsonpath={.items[*].metadata.uid}"];
+    let (objects, api) = (lab.kubectl(&uids), lab.status()["apiServer"].clone());
+
+    let said = lab.seaway(&["down", "--keep"]);
+    assert!(said.contains("kept"), "{said}");
+    assert_eq!(common::host::changed(&before), Vec::<String>::new(), "on the host");
+    assert!(!std::path::Path::new(&format!("/run/seaway/labs/{}", lab.name)).exists());
+    let listed: Value = serde_json::from_str(&lab.seaway(&["list", "-o", "json"])).unwrap();
+    let own = listed.as_array().unwrap().iter().find(|listed| listed["name"] == lab.name.as_str()).unwrap();
+    assert_eq!((&own["running"], &own["kept"]), (&Value::Bool(false), &Value::Bool(true)));
+    let other = lab.try_seaway(&["up", "--nodes", "5"]);
+    assert!(String::from_utf8_lossy(&other.stderr).contains("--nodes (it has 3)"), "{other:?}");
+
+    lab.start(&[]);
+    assert_eq!(lab.status()["apiServer"], api, "the same port");
+    assert_eq!(lab.kubectl(&uids), objects, "the same objects");
+    assert_eq!(machine(&lab, "node-2")["state"], "stopped");
+    assert_eq!(lab.exec("node/node-1", &["cat", "/var/lib/mine"]).trim(), "kept");
+    let (one, third) = (pod_on(&lab, "node-1"), text(&pod_on(&lab, "third")["metadata"]["name"]));
+    eventually("pods run again", || {
+        let third: Value = serde_json::from_str(&lab.kubectl(&["get", "pod", &third, "-o", "json"])).unwrap();
+        reaches(&lab, &one, &format!("{}:9376", text(&third["status"]["podIP"]))).then_some(())
+    });
+    lab.seaway(&["node", "start", "node-2"]);
+    eventually("it runs", || (machine(&lab, "node-2")["ready"] == true).then_some(()));
+
+    // Without --keep, and after a crash, a lab begins afresh.
+    lab.seaway(&["down"]);
+    lab.start(&["--nodes", "1"]);
+    assert!(!lab.kubectl(&["get", "configmaps", "-o", "name"]).contains("mine"));
+}

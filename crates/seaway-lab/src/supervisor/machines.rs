@@ -158,8 +158,7 @@ impl Lab {
     fn publish(&self, after: CloudState) -> anyhow::Result<()> {
         let mut cloud = self.cloud.lock();
         if after.cuts != cloud.cuts {
-            let hosts: Vec<String> = (0..=self.task.design.internet.hosts.len()).map(host_port).collect();
-            self.fabric.lose(&after.losses(&hosts), after.cuts.is_empty())?;
+            self.lose(&after)?;
         }
         let plan_changed = after.plan != cloud.plan;
         after.write(&self.paths.cloud())?;
@@ -168,6 +167,17 @@ impl Lab {
             gateway.signal(Signal::HUP)?;
         }
         Ok(())
+    }
+
+    fn lose(&self, cloud: &CloudState) -> anyhow::Result<()> {
+        let hosts: Vec<String> = (0..=self.task.design.internet.hosts.len()).map(host_port).collect();
+        self.fabric.lose(&cloud.losses(&hosts), cloud.cuts.is_empty())
+    }
+
+    /// Loses what the lab is to lose before anything runs.
+    pub(super) fn lose_from_the_start(&self) -> anyhow::Result<()> {
+        let cloud = self.cloud.lock();
+        if cloud.cuts.is_empty() { Ok(()) } else { self.lose(&cloud) }
     }
 
     fn forget_disk(&self, name: &str) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ use seaway_net::netns::NetNs;
 use serde::{Deserialize, Serialize};
 
 use crate::boxes::{Boxes, NodeFiles, RESOLVER};
-use crate::cloud::CloudState;
+use crate::cloud::{CloudState, Instance};
 use crate::family::Family;
 use crate::file::Host;
 use crate::paths::Paths;
@@ -35,6 +35,8 @@ pub(crate) use control::{Answer, Request, ask};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) design: Design,
+    /// Which machines run, and what is cut, from the start.
+    pub(crate) cloud: CloudState,
     /// The socket that listens on the host's loopback.
     pub(crate) listener: i32,
     pub(crate) controllers_kubeconfig: String,
@@ -111,7 +113,7 @@ impl Lab {
         std::fs::create_dir_all(&root_dir)?;
         std::fs::create_dir_all(paths.run.join("logs"))?;
         let fabric = Fabric::build(&paths.run.join("netns"), task.design.cloud.mtu)?;
-        let cloud = CloudState::new(task.design.cloud.clone());
+        let cloud = task.cloud.clone();
         cloud.write(&paths.cloud())?;
         say(&Progress::Done("network".into()));
         let lab = Arc::new(Self {
@@ -127,9 +129,11 @@ impl Lab {
         });
         lab.start_control_plane()?;
         say(&Progress::Done("control plane".into()));
+        lab.lose_from_the_start()?;
         std::thread::scope(|scope| {
-            let nodes: Vec<_> =
-                lab.task.design.cloud.nodes.iter().map(|node| scope.spawn(|| lab.boot(node))).collect();
+            let nodes = lab.task.design.cloud.nodes.iter();
+            let running = nodes.filter(|node| lab.task.cloud.instance(&node.name) == Instance::Running);
+            let nodes: Vec<_> = running.map(|node| scope.spawn(|| lab.boot(node))).collect();
             let outside = scope.spawn(|| lab.start_gateway().and_then(|()| lab.start_internet()));
             nodes.into_iter().chain([outside]).try_for_each(|thread| {
                 thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the supervisor panicked")))
