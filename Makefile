@@ -1,5 +1,5 @@
 # Thin names over `cargo xtask`; each target installs what the machine lacks (scripts/setup) and says so.
-.PHONY: help demo test test-vm soak lint bench fmt
+.PHONY: help demo test test-vm test-battery soak lint bench fmt
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -15,6 +15,10 @@ test: ## Pass all the tests
 test-vm: ## Pass the tests of what talks to the kernel, SCTP's too, on Debian's kernel in a virtual machine
 	scripts/setup test
 	cargo xtask test-vm
+
+test-battery: ## Pass the tests of what Services do on Debian's kernel in a virtual machine
+	scripts/setup test
+	cargo xtask test-battery
 
 soak: ## Verify hundreds of traces in a row under load
 	scripts/setup test

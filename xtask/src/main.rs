@@ -18,6 +18,8 @@ enum Task {
     Test,
     /// Run the tests of what talks to the kernel on Debian's, in a virtual machine
     TestVm,
+    /// Run the tests of what Services do on Debian's kernel, in a virtual machine
+    TestBattery,
     /// rustfmt, clippy with warnings denied, tidy
     Lint,
     /// Measure against the peers
@@ -35,6 +37,7 @@ fn main() -> anyhow::Result<()> {
             run("scripts/demo", &[&release_binary()])
         }
         Task::Test => run("cargo", &["test", "--workspace"]),
+        Task::TestBattery => test_battery(),
         Task::TestVm => test_vm(),
         Task::Lint => {
             run("cargo", &["fmt", "--all", "--check"])?;
@@ -52,11 +55,23 @@ fn main() -> anyhow::Result<()> {
 /// The integration tests of the crates at the kernel, each test binary in a machine of its own; those too that most kernels
 /// lack something for. What they decide is the same everywhere, so unit tests and their properties are left out.
 fn test_vm() -> anyhow::Result<()> {
-    let machine = std::env::current_dir()?.join("scripts/vm-test");
-    let runner = format!("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER={}", machine.display());
     let packages = ["--package", "seaway-net", "--package", "seaway-cni", "--package", "seaway-proxy"];
     let tests = ["--test", "*", "--no-fail-fast", "--", "--include-ignored"];
-    run("env", &[&[runner.as_str(), "cargo", "test"], &packages[..], &tests[..]].concat())
+    in_vm(&[], &[&packages[..], &tests[..]].concat())
+}
+
+/// What Services do, on Debian's kernel, once.
+fn test_battery() -> anyhow::Result<()> {
+    let battery = ["--package", "seaway-proxy", "--test", "battery", "--", "--test-threads=4"];
+    in_vm(&["SEAWAY_BATTERY_CLUSTERS=4"], &battery)
+}
+
+/// Runs `cargo test` with each test binary in a virtual machine, where there has to be SCTP.
+fn in_vm(settings: &[&str], arguments: &[&str]) -> anyhow::Result<()> {
+    let machine = std::env::current_dir()?.join("scripts/vm-test");
+    let runner = format!("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER={}", machine.display());
+    let first = [runner.as_str(), "SEAWAY_BATTERY_SCTP=1"];
+    run("env", &[&first, settings, &["cargo", "test"], arguments].concat())
 }
 
 /// Where cargo puts the release binary (the cargo book, "Environment Variables").

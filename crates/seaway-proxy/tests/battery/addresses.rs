@@ -137,7 +137,7 @@ pub(crate) const MORE_SERVICES: &str = "10.97.0.0/16";
 /// Where they have external IPs and load balancers' addresses.
 pub(crate) const EXTERNAL_NETWORK: &str = "198.18.0.0/16";
 /// [`Host::Outside`] has the addresses from 203.0.113.2 to the one with this number.
-pub(crate) const OUTSIDERS: u8 = 40;
+pub(crate) const OUTSIDERS: u8 = 25;
 
 /// The name of the link of the node under test that leads to a pod of its own.
 pub(crate) fn link_of(pod: Host) -> String {

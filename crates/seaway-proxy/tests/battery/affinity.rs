@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seaway_model::Protocol;
 
@@ -36,20 +36,20 @@ fn distinct(answers: &[String]) -> BTreeSet<&String> {
 fn a_client_stays_with_its_endpoint_and_clients_spread() {
     for exposure in Exposure::ALL {
         let mut world = World::new();
-        world.set(&exposure.service().affinity(LONG).endpoints([A, B, X]));
+        world.set(&exposure.service().affinity(LONG).endpoints([A, X]));
         world.apply();
         for to in [VIP, exposure.address()] {
             for kind in kinds() {
                 let ask = || answers(&world.topology, Outside, &clients(), to, kind);
                 let first = ask();
-                // That one of three is never drawn by 39 clients happens once in five million times.
-                assert_eq!(distinct(&first).len(), 3, "{to} {kind:?}: {first:?}");
+                // That 24 clients draw the same of two happens once in eight million times.
+                assert_eq!(distinct(&first).len(), 2, "{to} {kind:?}: {first:?}");
                 assert_eq!(ask(), first, "{to} {kind:?}");
             }
         }
         for caller in [Client, Node, A] {
             for kind in kinds() {
-                let ask = || answers(&world.topology, caller, &vec![caller.address().into(); 12], VIP, kind);
+                let ask = || answers(&world.topology, caller, &vec![caller.address().into(); 24], VIP, kind);
                 assert_eq!(distinct(&ask()).len(), 1, "{caller:?} {kind:?}");
             }
         }
@@ -105,18 +105,21 @@ fn affinity_ends_when_a_client_was_silent_for_its_time() {
     world.set(&web(timeout).endpoints([A, B, X, Y])).apply();
     let kind = (Family::V4, Protocol::Tcp);
     let ask = || answers(&world.topology, Outside, &clients(), VIP, kind);
-    let first = ask();
-    // It is counted from the last call. Where the machine is so slow that a pause was as long as the time, it says nothing.
-    let begun = std::time::Instant::now();
+    // It is counted from the last call. Where the machine is so slow that a client paused for as long, it says nothing.
+    let begun = Instant::now();
+    let (mut first, mut last) = (ask(), begun);
     while begun.elapsed() < 2 * timeout {
         thread::sleep(timeout / 4);
-        let asked = std::time::Instant::now();
+        let now = Instant::now();
         let again = ask();
-        assert!(again == first || asked.elapsed() > timeout / 4, "{again:?} instead of {first:?}");
+        if last.elapsed() < timeout {
+            assert_eq!(again, first);
+        }
+        (first, last) = (again, now);
     }
     // The kernel counts in ticks.
     thread::sleep(timeout + timeout / 4);
-    // That all 39 draw the same endpoint again does not happen.
+    // That all 24 draw the same endpoint again does not happen.
     assert_ne!(ask(), first);
 }
 
@@ -124,12 +127,12 @@ fn affinity_ends_when_a_client_was_silent_for_its_time() {
 #[test]
 fn endpoints_in_the_hosts_network_keep_their_clients() {
     let mut world = World::new();
-    world.set(&web(LONG).node_port(30080).endpoints([Node, A, X])).apply();
+    world.set(&web(LONG).node_port(30080).endpoints([Node, X])).apply();
     for kind in kinds() {
         for to in [VIP, "192.0.2.1:30080"] {
             let ask = || answers(&world.topology, Outside, &clients(), to, kind);
             let first = ask();
-            assert_eq!(distinct(&first).len(), 3, "{to} {kind:?}: {first:?}");
+            assert_eq!(distinct(&first).len(), 2, "{to} {kind:?}: {first:?}");
             assert_eq!(ask(), first, "{to} {kind:?}");
         }
     }

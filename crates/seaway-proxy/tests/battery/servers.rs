@@ -19,7 +19,7 @@ use crate::sockets::{PROTOCOLS, bound};
 use crate::topology::Topology;
 
 /// Nobody waits longer than this for an answer that has to come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Where Beyond serves.
 pub(crate) const BEYOND_PORT: u16 = 7;
 

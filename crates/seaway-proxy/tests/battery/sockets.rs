@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use seaway_model::Protocol;
 
-/// The protocols that this kernel has sockets of. Many have no SCTP: the virtual machine of `make test` has it, and demands it
+/// The protocols that this kernel has sockets of. Many have no SCTP: the virtual machine of `make test-battery` has it, and demands it
 /// by SEAWAY_BATTERY_SCTP.
 pub(crate) static PROTOCOLS: LazyLock<Vec<Protocol>> = LazyLock::new(|| {
     let mut protocols = vec![Protocol::Tcp, Protocol::Udp];
