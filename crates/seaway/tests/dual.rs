@@ -310,12 +310,12 @@ fn nothing_leaves_without_masquerade(world: &World) {
 }
 
 /// `seaway trace --verify` agrees with what the packets do.
-fn trace_agrees(world: &World, targets: &[String]) {
+fn trace_agrees(world: &World, from: &Place, targets: &[String]) {
     for target in targets {
         let mut trace = std::process::Command::new(common::SEAWAY);
         let traced = trace
             .env("SEAWAY_LAB", &world.lab.name)
-            .args(["trace", &world.clients[0].target, target, "--verify"])
+            .args(["trace", &from.target, target, "--verify"])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&traced.stdout);
@@ -447,7 +447,11 @@ fn both_families_over_vxlan() {
     seen_outside_as(&world, false, ["203.0.113.10"; 2], [true; 2]);
     seen_outside_as(&world, true, ["2001:db8:203:113::10"; 2], [true; 2]);
     let six = world.service("all", true, 80);
-    trace_agrees(&world, &["http://all".into(), format!("http://{six}"), "http://google.com".into()]);
+    let client = &world.clients[0];
+    trace_agrees(&world, client, &["http://all".into(), format!("http://{six}"), "http://google.com".into()]);
+    // A node that calls its own pod and another one's: by which of its addresses?
+    let own = |server: &Place| format!("http://{}", SocketAddr::new(server.ip(true), 8080));
+    trace_agrees(&world, &world.nodes[0], &[own(&world.servers[0]), own(&world.servers[1])]);
     a_service_changes_its_families(&world);
     nothing_leaves_without_masquerade(&world);
     a_udp_flow_moves_from_a_pod_that_goes(&world);
@@ -468,7 +472,7 @@ fn ipv6_alone_over_routes() {
     assert!(world.servers.iter().all(|server| server.ips.len() == 1));
     each_family(&world, &[true], 1500);
     seen_outside_as(&world, true, ["2001:db8:203:113::77", "2001:db8:203:113::11"], [true, false]);
-    trace_agrees(&world, &["http://all".into(), "http://google.com".into()]);
+    trace_agrees(&world, &world.clients[0], &["http://all".into(), "http://google.com".into()]);
     // The outside reaches a node under its public address.
     let node = &world.nodes[0];
     let listener = node.netns.run(|| TcpListener::bind((node.ip(true), 9000)).unwrap()).unwrap();

@@ -53,6 +53,16 @@ pub(crate) fn status(pod: &Pod, view: &View<'_>, previous: Option<&PodStatus>, n
     }
 }
 
+/// A pod's addresses in the order of its node's: the first one's family is the primary (kubelet's `--node-ip`), whatever the network
+/// plugin's order is.
+pub(super) fn primary_first(pod_ips: &[String], host_ips: &[String]) -> Vec<String> {
+    let v6 = |ip: &String| ip.contains(':');
+    let primary = host_ips.first().map(v6);
+    let mut ips = pod_ips.to_vec();
+    ips.sort_by_key(|ip| primary.is_some_and(|primary| primary != v6(ip)));
+    ips
+}
+
 /// The conditions that a kubelet sets.
 const OWN: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
@@ -283,6 +293,19 @@ mod tests {
 
     use super::super::slots::slots_of;
     use super::*;
+
+    #[test]
+    fn the_nodes_primary_family_comes_first() {
+        let texts = |all: &[&str]| all.iter().map(|ip| (*ip).to_owned()).collect::<Vec<_>>();
+        let pod = texts(&["10.244.0.2", "fd00::2"]);
+        for (host, expected) in [
+            (&["172.18.0.11", "fd00::11"][..], ["10.244.0.2", "fd00::2"]),
+            (&["fd00::11", "172.18.0.11"], ["fd00::2", "10.244.0.2"]),
+            (&[], ["10.244.0.2", "fd00::2"]),
+        ] {
+            assert_eq!(primary_first(&pod, &texts(host)), expected, "{host:?}");
+        }
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -290,7 +290,7 @@ impl Worker {
         };
         let (network, volumes) = tokio::join!(network, volumes);
         let sandbox = network?;
-        self.addresses.pod_ips = sandbox.ips.clone();
+        self.addresses.pod_ips = status::primary_first(&sandbox.ips, &self.addresses.host_ips);
         self.sandbox = Some(sandbox);
         volumes.map_err(|error| Some(("FailedMount", error)))
     }

@@ -82,6 +82,14 @@ pub(super) fn link_of(node: &NodeFacts, device: &str) -> String {
     found.map_or_else(|| underlay(node), |device| device.link.clone())
 }
 
+/// The node's address towards one of its own pods, by whose link it has no address. IPv6 then takes the one with the longest
+/// common prefix (RFC 6724, section 5, rule 8): the tunnel's, which is in the pod network.
+pub(super) fn own_pod_address(node: &NodeFacts, pod: IpAddr) -> Option<IpAddr> {
+    let tunnels = node.overlay().into_iter().flat_map(|overlay| &overlay.devices);
+    let mut tunnels = tunnels.map(|device| device.address.addr());
+    tunnels.find(|ip| pod.is_ipv6() && ip.is_ipv6()).or_else(|| node.address_like(pod))
+}
+
 /// The address that masquerade and local programs take on `link`: its own, or the node's.
 pub(super) fn link_address(node: &NodeFacts, link: &str, other: IpAddr) -> Option<IpAddr> {
     let device = node.overlay().and_then(|overlay| overlay.devices.iter().find(|device| device.name == link));

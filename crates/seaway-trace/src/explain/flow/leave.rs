@@ -7,7 +7,7 @@ use seaway_model::ObjectName;
 
 use super::next::Next;
 use super::{Packet, Walk};
-use crate::explain::facts::{answer_of, declared, link_address};
+use crate::explain::facts::{answer_of, declared, link_address, own_pod_address};
 use crate::explain::way::Way;
 use crate::hop::{Expect, Hop, HopKind, Proto, Verdict};
 use crate::world::{HostFacts, NodeFacts, PodFacts};
@@ -71,6 +71,7 @@ impl Walk<'_> {
     pub(super) fn source_towards(&self, node: &NodeFacts, destination: IpAddr) -> Option<IpAddr> {
         match self.next(node, destination) {
             Next::Node { link, .. } => link_address(node, &link, destination),
+            Next::Pod { .. } => own_pod_address(node, destination),
             _ => node.address_like(destination),
         }
     }

@@ -6,7 +6,7 @@ use seaway_model::{Backend, Masquerade, ObjectName};
 
 use super::next::Next;
 use super::{Packet, Walk};
-use crate::explain::facts::{link_address, link_of, underlay};
+use crate::explain::facts::{link_address, link_of, own_pod_address, underlay};
 use crate::explain::way::Way;
 use crate::hop::{Expect, Hop, HopKind, OuterHeader, State, Verdict};
 use crate::world::{AppliedFacts, NodeFacts, Owner, PodFacts};
@@ -139,6 +139,7 @@ impl Walk<'_> {
         };
         let address = match next {
             Next::Node { link, .. } => link_address(node, link, packet.destination),
+            Next::Pod { .. } => own_pod_address(node, packet.destination),
             _ => node.address_like(packet.destination),
         };
         let packet = Packet { sources: address.into_iter().collect(), ..packet };
