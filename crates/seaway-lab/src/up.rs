@@ -24,8 +24,8 @@ use crate::state::{Design, LabState, Process};
 use crate::supervisor::{Progress, Task};
 use crate::{credentials, design, down, ready, system};
 
-/// How long the lab may take to work.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a lab may take to work, and how much more for each of its nodes.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2));
 
 /// `seaway lab up`.
 #[derive(clap::Args, Debug)]
@@ -86,10 +86,12 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let wait = settle(&lab, kept.is_some().then_some(since), &paths, &manifests, &mut display);
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| {
+        let nodes = u32::try_from(design.cloud.nodes.len()).unwrap_or(u32::MAX);
+        let patience = PATIENCE.0 + PATIENCE.1.saturating_mul(nodes);
+        tokio::time::timeout(patience, wait).await.unwrap_or_else(|_| {
             Err(anyhow::anyhow!(
                 "not ready after {} s; see `seaway lab status` and the logs in {}",
-                PATIENCE.as_secs(),
+                patience.as_secs(),
                 paths.run.join("logs").display()
             ))
         })
