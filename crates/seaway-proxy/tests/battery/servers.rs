@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::epoll;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvFlags, SendFlags, SocketFlags, accept_with, getpeername, listen, recv, recvfrom, send, sendto,
 };
@@ -98,7 +98,8 @@ fn serve(servers: Vec<Server>) {
     let mut ready = Vec::with_capacity(64);
     loop {
         ready.clear();
-        epoll::wait(&waiting, rustix::buffer::spare_capacity(&mut ready), None).unwrap();
+        // A debugger, or a machine that is frozen and thawed, interrupts it (signal(7)).
+        retry_on_intr(|| epoll::wait(&waiting, rustix::buffer::spare_capacity(&mut ready), None)).unwrap();
         for event in &ready {
             let number = event.data.u64();
             match &all[&number] {

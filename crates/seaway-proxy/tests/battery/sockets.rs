@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, ipproto, recv, send,
     socket_with, sockopt,
@@ -103,12 +103,10 @@ impl Calling {
     }
 
     fn wait_for(&self, what: PollFlags, until: Instant) -> Result<(), Outcome> {
-        let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).unwrap();
-        match poll(&mut [PollFd::from_borrowed_fd(self.socket.as_fd(), what)], Some(&left))? {
-            0 => Err(Outcome::Silence),
-            _ => Ok(()),
-        }
+        let left = || Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap();
+        let ready =
+            retry_on_intr(|| poll(&mut [PollFd::from_borrowed_fd(self.socket.as_fd(), what)], Some(&left())));
+        if ready? == 0 { Err(Outcome::Silence) } else { Ok(()) }
     }
 
     /// As programs do that ask by UDP, and as the other protocols do by themselves, asks again every second.
