@@ -21,9 +21,10 @@ pub(crate) enum Proto {
 }
 
 impl Proto {
-    /// The number in the IP header (IANA Assigned Internet Protocol Numbers).
-    pub(crate) const fn number(self) -> u8 {
+    /// The number in the IP header beside `address` (IANA Assigned Internet Protocol Numbers).
+    pub(crate) const fn number(self, address: IpAddr) -> u8 {
         match self {
+            Self::Icmp if address.is_ipv6() => 58,
             Self::Icmp => 1,
             Self::Tcp => 6,
             Self::Udp => 17,

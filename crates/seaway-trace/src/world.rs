@@ -126,11 +126,12 @@ impl World {
         }
     }
 
-    /// Something listens on the node's own addresses: ICMP, its kubelet, or a ready pod in its network that declares the port.
+    /// Something listens on the node's own addresses: ICMP, its kubelet, what load balancers ask at, or a ready
+    /// pod in its network that declares the port.
     pub(crate) fn listens(&self, node: &NodeFacts, proto: Proto, port: u16) -> bool {
         let protocol = match proto {
             Proto::Icmp => return true,
-            Proto::Tcp if node.kubelet == Some(port) => return true,
+            Proto::Tcp if node.kubelet == Some(port) || node.has_health_check(port) => return true,
             Proto::Tcp => Protocol::Tcp,
             Proto::Udp => Protocol::Udp,
         };
@@ -171,6 +172,11 @@ impl NodeFacts {
     /// The links of the node's pods by the pods' addresses, where the agent can tell.
     pub(crate) fn pod_links(&self) -> Option<&BTreeMap<IpAddr, String>> {
         self.plan.as_ref().ok()?.pods.as_ref()
+    }
+
+    /// A Service's `healthCheckNodePort` that the agent answers at.
+    fn has_health_check(&self, port: u16) -> bool {
+        self.plan.as_ref().is_ok_and(|plan| plan.node.services.health_checks().any(|(_, it)| it.port == port))
     }
 
     /// The network between nodes.

@@ -96,6 +96,19 @@ fn the_agents_tables() {
     // Another Service has nothing to do with it.
     is_mended(lab, &TO_FAR);
 
+    // A node port is translated at its node.
+    let to_port = [CLIENT, "node/node-2:30080"];
+    is_mended(lab, &to_port);
+    for (element, set, words) in [
+        ("tcp . 30080", "node_ports", "is not translated"),
+        ("tcp . 30080 . 0", "node_port_endpoints", "is missing"),
+        ("tcp . 30080", "external_node_ports", "does not masquerade its callers"),
+    ] {
+        world.at(NODE_2, &format!("nft 'delete element {table} {set} {{ {element} }}'"));
+        trace(lab, &to_port).blames("service", NODE_2, words);
+        is_mended(lab, &to_port);
+    }
+
     world.at(NODE_1, &format!("nft flush chain {table} masquerade_sources"));
     trace(lab, &TO_GOOGLE).blames("snat", NODE_1, "egress from a pod");
     is_mended(lab, &TO_GOOGLE);

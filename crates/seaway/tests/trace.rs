@@ -205,6 +205,115 @@ fn with_routes_and_a_public_address_for_each_node() {
             (&[from, "203.0.113.11", "--proto", "icmp"], "dropped", &[]),
         ],
     );
+    external_addresses(&lab, false, "203.0.113.12");
+}
+
+/// What is asked of external.yaml's Services in a lab with a public address for each node; `tunnel`: nodes have another one
+/// between them, `third` is node-3 outside.
+fn external_addresses(lab: &Lab, tunnel: bool, third: &str) {
+    lab.apply(include_str!("common/external.yaml"));
+    let status = r#"{"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.201"}]}}}"#;
+    lab.kubectl(&["patch", "service", "balanced", "--subresource=status", "--type=merge", "-p", status]);
+    for node in ["node/node-1", "node/node-2", "node/node-3"] {
+        for address in ["172.18.0.11:30080", "192.0.2.200:80", "192.0.2.201:80", "svc/default/inner:80"] {
+            eventually("every node has the Services", || {
+                let json = trace(lab, &[node, address]).json;
+                let told = json["hops"].as_array()?.iter().find(|hop| hop["kind"] == "service")?.clone();
+                let known = told["object"].as_str()?.starts_with("Service") || address.starts_with("172");
+                known.then_some(())
+            });
+        }
+    }
+    let of = Addresses(lab);
+    let client = of.pod("client-1");
+    let me = [client.as_str()];
+    let me = me.as_slice();
+    let tunnels = ["node-1", "node-3"].map(|node| of.tunnel(node));
+    // Through the tunnel a node has the tunnel's address.
+    let seen = |node: usize, own: &str, near: bool| -> Vec<String> {
+        let far = if tunnel { tunnels[node].clone() } else { own.to_owned() };
+        let mut all: Vec<String> = if near { vec![own.to_owned(), far] } else { vec![far] };
+        all.sort_by_key(|ip| ip.parse::<std::net::IpAddr>().unwrap());
+        all.dedup();
+        all
+    };
+    let (as_1, as_3) = (seen(0, "172.18.0.11", true), seen(1, "172.18.0.13", false));
+    let (as_1, as_3): (Vec<&str>, Vec<&str>) =
+        (as_1.iter().map(String::as_str).collect(), as_3.iter().map(String::as_str).collect());
+    let (as_1, as_3) = (as_1.as_slice(), as_3.as_slice());
+    let (from, google) = ("default/client-1", "internet/google.com");
+    let (any_port, local_port) = (format!("{third}:30080"), format!("{third}:30090"));
+    check(
+        lab,
+        &[
+            (&[google, &any_port], "delivered", as_3),
+            (&[google, "203.0.113.11:30080"], "delivered", as_1),
+            (&[google, "203.0.113.11:30081", "--proto", "udp"], "delivered", as_1),
+            (&[from, "node/node-1:30080"], "delivered", as_1),
+            (&[from, "node/node-3:30080"], "delivered", as_3),
+            (&[from, "172.18.0.13:30081", "--proto", "udp"], "delivered", as_3),
+            (&["node/node-1", "node/node-1:30080"], "delivered", as_1),
+            (&["node/node-1", "node/node-3:30080"], "delivered", as_3),
+            (&["default/own-1", "node/node-3:30081", "--proto", "udp"], "delivered", as_3),
+            (&["default/server-1", "node/node-3:30080"], "delivered", as_3),
+            (&["default/server-1", "node/node-3:30081", "--proto", "udp"], "delivered", as_3),
+            // externalTrafficPolicy Local: the endpoint is on node-1.
+            (&[google, "203.0.113.11:30090"], "delivered", &["198.51.100.10"]),
+            (&[google, &local_port], "dropped", &[]),
+            (&[from, "node/node-1:30090"], "delivered", me),
+            (&["default/client-2", "node/node-1:30090"], "delivered", &["172.18.0.12"]),
+            (&[from, "node/node-3:30090"], "dropped", &[]),
+            (&["node/node-3", "node/node-3:30090"], "delivered", as_3),
+            (&["node/node-3", "node/node-1:30090"], "delivered", &["172.18.0.13"]),
+            (&[google, "203.0.113.11:30099"], "rejected", &[]),
+            (&[from, "node/node-1:30099"], "rejected", &[]),
+            (&[from, "node/node-3:30099"], "rejected", &[]),
+            (&["node/node-1", "node/node-1:30099"], "rejected", &[]),
+            (&[from, "node/node-1:30100"], "delivered", as_1),
+            (&[from, "node/node-1:30100"], "delivered", as_1),
+            (&[from, "192.0.2.200:80"], "delivered", as_1),
+            (&["node/node-3", "192.0.2.200:80"], "delivered", as_3),
+            (&[from, "192.0.2.201:80"], "delivered", as_1),
+            (&["node/node-3", "192.0.2.201:80"], "dropped", &[]),
+            (&["default/own-1", "192.0.2.201:80"], "dropped", &[]),
+            (&[from, "svc/default/inner:80"], "delivered", me),
+            (&["default/client-3", "svc/default/inner:80"], "dropped", &[]),
+            (&["node/node-3", "svc/default/inner:80"], "dropped", &[]),
+        ],
+    );
+    // A client with affinity goes where it went before.
+    let chosen = || {
+        let proved = trace(lab, &["default/client-2", "node/node-2:30100", "--verify"]);
+        let hops = proved.json["hops"].as_array().unwrap();
+        let service = hops.iter().find(|hop| hop["kind"] == "service").unwrap();
+        (proved.code, service["observed"].as_str().unwrap().to_owned())
+    };
+    let first = chosen();
+    assert!(first.0 == Some(0) && first.1.contains(" → "), "{first:?}");
+    for _ in 0..4 {
+        assert_eq!(chosen(), first);
+    }
+    // The element that decides is named.
+    for (ask, element) in [
+        ([google, &any_port], "tcp . 30080 of node_ports in table ip seaway: goto pick_node_2"),
+        ([google, &local_port], "tcp . 30090 of node_ports_outside in table ip seaway: drop"),
+        ([google, "203.0.113.11:30099"], "tcp . 30099 of refused_node_ports in table ip seaway: goto refuse"),
+        (
+            [from, "192.0.2.200:80"],
+            "192.0.2.200 . tcp . 80 of external in table ip seaway: goto masquerade_external",
+        ),
+        (["node/node-3", "192.0.2.201:80"], "192.0.2.201 . tcp . 80 of ranged in table ip seaway"),
+    ] {
+        let told = trace(lab, &ask).json;
+        let mut objects = told["hops"].as_array().unwrap().iter().map(|hop| hop["object"].as_str().unwrap());
+        assert!(objects.any(|object| object.ends_with(element)), "{ask:?}: {told:#}");
+    }
+}
+
+#[test]
+fn external_addresses_through_the_tunnel() {
+    let lab = lab("trace-external", "{cloud: {egress: {type: one-to-one}}}", &[]);
+    external_addresses(&lab, true, "203.0.113.13");
 }
 
 #[test]

@@ -58,6 +58,48 @@ struct Pod {
 /// A Service, by the number in its name.
 struct Service {
     headless: bool,
+    /// Both of its traffic policies.
+    policies: [&'static str; 2],
+    /// `ClientIP` or `None`.
+    affinity: &'static str,
+    /// Its port is a node port as well, and it has an external IP.
+    external: bool,
+}
+
+impl Service {
+    fn of(random: &mut Random) -> Self {
+        let mut policy = || if random.chance(30) { "Local" } else { "Cluster" };
+        Self {
+            policies: [policy(), policy()],
+            headless: random.chance(30),
+            affinity: if random.chance(30) { "ClientIP" } else { "None" },
+            external: random.chance(60),
+        }
+    }
+
+    fn manifest(&self, n: usize) -> String {
+        let [inside, outside] = self.policies;
+        let (port, external) = (30_000 + 2 * n, self.external && !self.headless);
+        let (web, udp) = (format!(", nodePort: {port}"), format!(", nodePort: {}", port + 1));
+        let (web, udp) = if external { (web, udp) } else { (String::new(), String::new()) };
+        let kind = if self.headless {
+            "clusterIP: None, ".to_owned()
+        } else if external {
+            format!("type: NodePort, externalTrafficPolicy: {outside}, externalIPs: [192.0.2.{}], ", 200 + n)
+        } else {
+            String::new()
+        };
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: service-{n}}}
+spec: {{{kind}sessionAffinity: {}, internalTrafficPolicy: {inside}, selector: {{s{n}: 'yes'}}, ports: [
+  {{name: web, port: 80, targetPort: web{web}}}, {{name: udp, port: 81, protocol: UDP, targetPort: udp{udp}}}]}}
+---",
+            self.affinity
+        )
+    }
 }
 
 /// A lab by its own numbers.
@@ -72,8 +114,7 @@ struct Design {
 impl Design {
     fn of(random: &mut Random) -> Self {
         let nodes = 1 + random.below(4);
-        let services: Vec<Service> =
-            (0..2 + random.below(3)).map(|_| Service { headless: random.chance(30) }).collect();
+        let services: Vec<Service> = (0..2 + random.below(3)).map(|_| Service::of(random)).collect();
         let pods = (0..3 + random.below(5)).map(|n| Pod {
             name: format!("pod-{n}"),
             node: 1 + random.below(nodes),
@@ -120,24 +161,17 @@ spec:
             .unwrap();
         }
         for (n, service) in self.services.iter().enumerate() {
-            let cluster_ip = if service.headless { "clusterIP: None, " } else { "" };
-            write!(
-                text,
-                "
-apiVersion: v1
-kind: Service
-metadata: {{name: service-{n}}}
-spec: {{{cluster_ip}selector: {{s{n}: 'yes'}}, ports: [
-  {{name: web, port: 80, targetPort: web}}, {{name: udp, port: 81, protocol: UDP, targetPort: udp}}]}}
----"
-            )
-            .unwrap();
+            text.push_str(&service.manifest(n));
         }
         text
     }
 
-    fn endpoints(&self, service: usize) -> usize {
-        self.pods.iter().filter(|pod| pod.serves && pod.services.contains(&service)).count()
+    /// How many endpoints a node uses for the Service's cluster IP.
+    fn endpoints(&self, service: usize, node: usize) -> usize {
+        let local = self.services[service].policies[0] == "Local";
+        let serves =
+            |pod: &&Pod| pod.serves && pod.services.contains(&service) && (!local || pod.node == node);
+        self.pods.iter().filter(serves).count()
     }
 
     fn up(&self, name: &str) -> Lab {
@@ -157,7 +191,7 @@ spec: {{{cluster_ip}selector: {{s{n}: 'yes'}}, ports: [
                     let hops = json["hops"].as_array()?;
                     let hop = hops.iter().find(|hop| hop["kind"] == "service")?;
                     let ready = hop["after"]["destination"].as_array().map_or(0, Vec::len);
-                    (ready == self.endpoints(n)).then_some(())
+                    (ready == self.endpoints(n, node)).then_some(())
                 });
             }
         }
@@ -181,7 +215,16 @@ spec: {{{cluster_ip}selector: {{s{n}: 'yes'}}, ports: [
         let port = if headless { own_port.map_or(80, |pod| pod.port) } else { 80 };
         let one = |text: String| vec![text];
         let by = |text: String, proto: &str| vec![text, "--proto".to_owned(), proto.to_owned()];
-        match random.below(16) {
+        let node = 1 + random.below(self.nodes);
+        let node_port = 30_000 + 2 * service;
+        let public = format!("203.0.113.{}", 10 + node);
+        match random.below(22) {
+            16 => one(format!("node/node-{node}:{node_port}")),
+            17 => by(format!("node/node-{node}:{}", node_port + 1), "udp"),
+            18 => one(format!("192.0.2.{}:80", 200 + service)),
+            19 => by(format!("192.0.2.{}:81", 200 + service), "udp"),
+            20 => one(format!("{public}:{node_port}")),
+            21 => by(format!("{public}:{}", node_port + 1), "udp"),
             0 if !headless => one(format!("svc/default/service-{service}:80")),
             1 if !headless => by(format!("svc/default/service-{service}:81"), "udp"),
             2 if !headless => one(format!("svc/default/service-{service}:82")),

@@ -159,7 +159,7 @@ impl SetId {
         )
     }
 
-    fn spec(self, family: IpFamily) -> SetSpec {
+    pub(crate) fn spec(self, family: IpFamily) -> SetSpec {
         let (saddr, daddr) = (family.saddr(), family.daddr());
         let typeof_key = |key: Vec<Field>| SetSpec::typeof_fields(self.name(), key);
         let service = || super::service_fields(family).to_vec();

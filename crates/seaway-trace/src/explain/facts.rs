@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use seaway_model::{Protocol, Translation};
+use seaway_model::{PortPlan, Protocol, Translation};
 
 use super::flow::Packet;
 use crate::hop::{Hop, HopKind, Proto, Verdict};
@@ -59,10 +59,19 @@ pub(super) fn declared(pod: &PodFacts, packet: &Packet) -> Option<Verdict> {
 
 pub(super) fn translation(facts: &AppliedFacts, packet: &Packet) -> Translation {
     if packet.proto == Proto::Icmp {
-        let is_service = facts.node.services.has_cluster_ip(&packet.destination);
-        return if is_service { Translation::RejectNoSuchPort } else { Translation::None };
+        return match packet.destination {
+            ip if facts.node.services.has_cluster_ip(&ip) => Translation::RejectNoSuchPort,
+            ip if facts.node.proxy.is_service_network(&ip) => Translation::DropUnallocated,
+            _ => Translation::None,
+        };
     }
     packet.flow().map_or(Translation::None, |flow| facts.node.translate(&flow))
+}
+
+/// The service address that the packet is for.
+pub(super) fn port_of<'a>(facts: &'a AppliedFacts, packet: &Packet) -> Option<&'a PortPlan> {
+    let flow = packet.flow().filter(|_| packet.proto != Proto::Icmp)?;
+    facts.node.port_of(&flow).map(|port| &**port)
 }
 
 pub(super) fn ports_of(service: &ServiceFacts) -> String {

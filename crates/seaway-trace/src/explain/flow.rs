@@ -47,8 +47,12 @@ pub(super) struct Packet {
     pub(super) port: u16,
     /// The destination came out of a Service with ready endpoints.
     serves: bool,
-    /// It was made on the node that it is on.
-    local: bool,
+    /// How it came to the node that it is on.
+    origin: Origin,
+    /// It came from outside of the node, be it from another node's pod.
+    from_afar: bool,
+    /// Why its answer does not find back, though it gets there.
+    one_way: Option<String>,
 }
 
 impl Packet {
@@ -68,8 +72,13 @@ impl Packet {
             Proto::Tcp | Proto::Icmp => Protocol::Tcp,
         };
         let source = *self.sources.first()?;
-        let origin = if self.local { Origin::Node } else { Origin::Unknown };
-        Some(Flow { origin, source, destination: self.destination, protocol, port: self.port })
+        Some(Flow {
+            origin: self.origin.clone(),
+            source,
+            destination: self.destination,
+            protocol,
+            port: self.port,
+        })
     }
 }
 
@@ -90,7 +99,9 @@ pub(crate) fn ways(world: &World, caller: &Caller, proto: Proto, address: IpAddr
         destination: address,
         port,
         serves: false,
-        local: false,
+        origin: Origin::Unknown,
+        from_afar: false,
+        one_way: None,
     };
     match caller {
         Caller::Pod(name) => match world.pods.get(name) {

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use seaway_lab::CloudPlan;
 use seaway_model::{
     EgressPlan, Endpoint, EndpointPort, EndpointSlice, LocalSources, NetConf, Node, NodePlan, ObjectName,
-    OverlayPlan, Protocol, ProxyPlan, Service, ServicePlan, ServicePort, Snapshot, Underlay,
+    OverlayPlan, Protocol, ProxyPlan, Service, ServicePlan, ServicePort, ServiceType, Snapshot,
+    TrafficPolicy, Underlay,
 };
 
 use super::*;
@@ -110,10 +111,21 @@ impl Recipe {
         let mut snapshot = Snapshot::default();
         for (n, members) in self.services.iter().enumerate() {
             let name = ObjectName::new("default", format!("service-{n}"));
-            let port = ServicePort { name: "web".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
+            let port = ServicePort {
+                name: "web".into(),
+                protocol: Protocol::Tcp,
+                port: if members & 64 == 0 { 80 } else { 8080 },
+                node_port: Some(30_080 + u16::try_from(n).unwrap()),
+            };
+            let policy = |bit| if members & bit == 0 { TrafficPolicy::Cluster } else { TrafficPolicy::Local };
             let service = Service {
+                kind: ServiceType::NodePort,
                 cluster_ips: vec![ip(&format!("10.96.0.{n}"))],
                 ports: vec![port],
+                // A node's own address: endpoints with the node's network may be called by it again and again.
+                external_ips: vec![ip("192.0.2.200"), node_ip(1 + u8::try_from(n).unwrap())],
+                internal_policy: policy(16),
+                external_policy: policy(32),
                 ..Service::default()
             };
             snapshot.services.insert_mut(name.clone(), Arc::new(service));
@@ -185,6 +197,8 @@ impl Recipe {
                     egress: EgressPlan::new(&pod_network, &own, &[]),
                     proxy: ProxyPlan {
                         local_sources: LocalSources::Networks(pod_network.clone()),
+                        node_addresses: vec![node_ip(n)],
+                        node_port_networks: vec![node_ip(n).into()],
                         ..ProxyPlan::default()
                     },
                 },
@@ -250,6 +264,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
         "203.0.113.12",
         "198.51.100.40",
         "198.51.100.99",
+        "192.0.2.200",
         "127.0.0.1",
         "2001:db8::1",
         "::1",
@@ -264,7 +279,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
 
 fn question() -> impl Strategy<Value = Question> {
     let proto = proptest::sample::select(vec![Proto::Tcp, Proto::Tcp, Proto::Udp, Proto::Icmp]);
-    let port = proptest::sample::select(vec![0, 53, 80, 8080, 10250, 6443, u16::MAX]);
+    let port = proptest::sample::select(vec![0, 53, 80, 8080, 30080, 30081, 10250, 6443, u16::MAX]);
     (caller(), proto, port).prop_map(|(caller, proto, port)| Question {
         lab: "lab".to_owned(),
         caller,
@@ -295,7 +310,7 @@ proptest! {
         serde_json::to_value(&trace).unwrap();
 
         for way in &prediction.ways {
-            prop_assert!(way.hops.len() <= 12, "{} hops", way.hops.len());
+            prop_assert!(way.hops.len() <= 32, "{} hops", way.hops.len());
             let family = way.choice.address.map(|ip| ip.is_ipv4());
             for source in &way.end.sources {
                 prop_assert_eq!(Some(source.is_ipv4()), family);

@@ -110,7 +110,7 @@ impl Wanted {
     /// The packets of the request that `source` is about to send, wherever it may go: as little as can be of what others
     /// send meanwhile.
     fn packets(&self, place: &str, source: SocketAddr) -> Vec<PacketFilter> {
-        let protocol = Some(self.proto.number());
+        let protocol = Some(self.proto.number(source.ip()));
         let ports: BTreeSet<u16> = self.destinations.iter().map(SocketAddr::port).collect();
         let ports: Vec<u16> =
             if self.proto == Proto::Icmp { Vec::new() } else { ports.into_iter().collect() };
@@ -153,7 +153,7 @@ impl Wanted {
         let entries = self.entries.get(place).into_iter().flatten();
         let has_ports = self.proto != Proto::Icmp;
         let exact = entries.clone().map(|(source, to)| RuleFilter {
-            protocol: self.proto.number(),
+            protocol: self.proto.number(*source),
             source: Some(*source),
             source_port: None,
             destination: Some(to.ip()),
@@ -165,7 +165,7 @@ impl Wanted {
         }
         let coarse: BTreeSet<(IpAddr, u16)> = entries.map(|(source, to)| (*source, to.port())).collect();
         let coarse = coarse.into_iter().take(MOST_RULES).map(|(source, port)| RuleFilter {
-            protocol: self.proto.number(),
+            protocol: self.proto.number(source),
             source: Some(source),
             destination_port: has_ports.then_some(port),
             ..RuleFilter::default()
@@ -268,25 +268,24 @@ impl Watcher {
         hits.iter().rfind(|hit| (hit.source, hit.source_port) == sender)?.tcp_sequence
     }
 
-    async fn connection(&self, tuple: &Tuple) -> Option<Connection> {
+    /// conntrack's entry of whichever of the tuples it has first.
+    async fn connection(&self, tuples: &[Tuple]) -> Option<Connection> {
         let found: Vec<Option<Connection>> =
-            patiently(unix::post(&self.socket, "/v1/connections", &[tuple])).await.unwrap_or_default();
-        found.into_iter().next().flatten()
+            patiently(unix::post(&self.socket, "/v1/connections", &tuples)).await.unwrap_or_default();
+        found.into_iter().flatten().next()
     }
 
     async fn route(&self, query: &RouteQuery) -> Option<RouteAnswer> {
         patiently(unix::post(&self.socket, "/v1/route", query)).await.ok()
     }
 
-    /// What the place saw of the request that comes here as `tuple`.
-    async fn seen(&self, tuple: Option<Tuple>, sought: &Sought<'_>) -> Seen {
+    /// What the place saw of the request that is `known` to have had these tuples, here or elsewhere.
+    async fn seen(&self, known: &[Tuple], sought: &Sought<'_>) -> Seen {
         if let Some(reason) = self.blind() {
             return Seen { blind: Some(reason), ..Seen::default() };
         }
-        let connection = match &tuple {
-            Some(tuple) => self.connection(tuple).await,
-            None => None,
-        };
+        let connection = self.connection(known).await;
+        let tuple = connection.as_ref().map(|connection| connection.original).or(known.last().copied());
         let mut any: Vec<PacketMatch> = Vec::new();
         match sought.isn {
             Some(isn) => any.push(PacketMatch { tcp_isn: Some(isn), ..PacketMatch::default() }),
@@ -393,22 +392,41 @@ pub(crate) async fn collect(
         if tuple.protocol == TCP {
             sought.isn = watcher.first_sequence(&tuple).await;
         }
-        places.insert(first.to_owned(), watcher.seen(Some(tuple), &sought).await);
+        places.insert(first.to_owned(), watcher.seen(&[tuple], &sought).await);
     }
-    let mut here = places.get(first).and_then(leaves_as).unwrap_or(tuple);
-    // In the order in which they translate.
-    let order: [fn(&str) -> bool; 3] =
-        if is_host(first) { [is_gateway, is_node, is_host] } else { [is_node, is_gateway, is_host] };
+    // The request as it was anywhere: what one place made of it another may have an entry of.
+    let mut known = vec![tuple];
+    known.extend(places.get(first).and_then(leaves_as).filter(|left| *left != tuple));
+    // In the order in which they translate; a node that another place translates for is asked once more.
+    let order: [fn(&str) -> bool; 4] = if is_host(first) {
+        [is_gateway, is_node, is_node, is_host]
+    } else {
+        [is_node, is_gateway, is_node, is_host]
+    };
+    let mut asked_with: BTreeMap<String, usize> = BTreeMap::new();
     for group in order {
-        let sought = &sought;
-        let others = watchers.iter().filter(|watcher| watcher.place != first && group(&watcher.place));
-        let seen =
-            others.map(|watcher| async { (watcher.place.clone(), watcher.seen(Some(here), sought).await) });
-        let seen = join_all(seen).await;
-        if let Some(further) = seen.iter().find_map(|(_, seen)| leaves_as(seen)) {
-            here = further;
+        let (sought, asking) = (&sought, known.as_slice());
+        let is_open = |place: &str| {
+            let settled = places.get(place).is_some_and(|seen: &Seen| {
+                let nothing_new = asked_with.get(place) == Some(&asking.len());
+                seen.connection.is_some() || seen.packets.is_empty() || nothing_new
+            });
+            place != first && group(place) && !settled
+        };
+        let open = watchers.iter().filter(|watcher| is_open(&watcher.place));
+        let asked = open.map(|watcher| async { (watcher.place.clone(), watcher.seen(asking, sought).await) });
+        let asked = join_all(asked).await;
+        asked_with.extend(asked.iter().map(|(place, _)| (place.clone(), asking.len())));
+        for left in asked.iter().filter_map(|(_, seen)| leaves_as(seen)) {
+            if !known.contains(&left) {
+                known.push(left);
+            }
         }
-        places.extend(seen);
+        places.extend(asked);
+    }
+    let senders: Vec<(IpAddr, u16)> = known.iter().map(|tuple| (tuple.source, tuple.source_port)).collect();
+    for seen in places.values_mut() {
+        seen.elsewhere = senders.clone();
     }
     // All nodes that saw it: the caller's own even if it saw nothing.
     for (name, seen) in &mut places {

@@ -242,7 +242,8 @@ impl Way<'_> {
 /// Whether a call of `ip` and `port`, with so many endpoints, meets what is not as planned.
 fn suffers(difference: &Difference, ip: IpAddr, port: u16, protocol: Protocol, endpoints: usize) -> bool {
     if let Some(address) = &difference.address {
-        return (address.ip, address.port, address.protocol) == (ip, port, protocol);
+        let same = address.ip == ip || address.is_node_port();
+        return same && (address.port, address.protocol) == (port, protocol);
     }
     let is_ip = |text: &str| text.split([' ', '/', ',']).any(|word| word.parse() == Ok(ip));
     match difference.object.as_str() {

@@ -59,6 +59,8 @@ pub(crate) struct Seen {
     pub(crate) lost: bool,
     /// As the request came here.
     pub(crate) tuple: Option<Tuple>,
+    /// Sources that it had anywhere: it may pass one place twice.
+    pub(crate) elsewhere: Vec<(IpAddr, u16)>,
     /// conntrack's entry.
     pub(crate) connection: Option<Connection>,
     /// Rules that its first packet met.
@@ -79,7 +81,8 @@ impl Seen {
     /// Source addresses and ports that the request has here, before and after translation.
     fn senders(&self) -> Vec<(IpAddr, u16)> {
         let after = self.connection.as_ref().map(onward).map(|it| (it.source, it.source_port));
-        self.tuple.map(|it| (it.source, it.source_port)).into_iter().chain(after).collect()
+        let before = self.tuple.map(|it| (it.source, it.source_port));
+        before.into_iter().chain(after).chain(self.elsewhere.iter().copied()).collect()
     }
 
     /// The packet is of the request, not of its answer.
@@ -139,10 +142,7 @@ pub(crate) fn translated_to(connection: &Connection) -> SocketAddr {
 /// The tuple of a request, as conntrack has it.
 pub(crate) fn tuple(proto: Proto, source: SocketAddr, destination: SocketAddr) -> Tuple {
     Tuple {
-        protocol: match proto {
-            Proto::Icmp if source.is_ipv6() => 58,
-            other => other.number(),
-        },
+        protocol: proto.number(source.ip()),
         source: source.ip(),
         source_port: source.port(),
         destination: destination.ip(),

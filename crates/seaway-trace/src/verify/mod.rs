@@ -21,6 +21,7 @@ use crate::hop::{Expect, Hop, HopKind, Outcome, Trace, Verdict, Verified};
 use crate::world::World;
 use collect::{Wanted, Watcher, collect, stop, watch};
 use evidence::{Evidence, Files, Program, Seen, translated_to, tuple};
+use passage::passage;
 pub(crate) use probe::Request;
 
 /// Sends the request and compares: the trace of the way that it took.
@@ -142,9 +143,9 @@ fn compare(world: &World, question: &Question, prediction: &Prediction, evidence
     let mut trace = prediction.trace(question);
     let mut hops = prediction.names.clone();
     let seen = evidence.places.get(&first);
-    let connection = seen.and_then(|seen| seen.connection.as_ref());
     let called = evidence.program.socket.map(|(_, to)| to);
-    let backend = connection.map(translated_to).filter(|to| {
+    let by_first = || seen.and_then(|seen| seen.connection.as_ref()).map(translated_to);
+    let backend = chosen_elsewhere(prediction, evidence, &first).or_else(by_first).filter(|to| {
         called.is_some_and(|called| {
             to.ip() != called.ip() || (to.port() != called.port() && question.port != 0)
         })
@@ -172,6 +173,17 @@ fn compare(world: &World, question: &Question, prediction: &Prediction, evidence
     trace
 }
 
+/// Which endpoint another node than the caller's chose, where one does: a node port is translated at its node.
+fn chosen_elsewhere(prediction: &Prediction, evidence: &Evidence, first: &str) -> Option<SocketAddr> {
+    let hops = prediction.ways.iter().flat_map(|way| &way.hops);
+    let choosing = hops.filter(|hop| {
+        let chooses = matches!(&hop.expect, Expect::Translate { backends } if !backends.is_empty());
+        chooses && hop.kind == HopKind::Service && hop.place != first
+    });
+    let places: BTreeSet<&str> = choosing.map(|hop| hop.place.as_str()).collect();
+    places.into_iter().find_map(|place| Some(passage(evidence.places.get(place)?)?.left.1))
+}
+
 /// The hops before the random choice that came out as it should not have, the choice included.
 fn as_far_as_known(prediction: &Prediction, called: Option<SocketAddr>) -> Vec<Hop> {
     let way = prediction.ways.iter().find(|way| called.is_none_or(|to| way.choice.address == Some(to.ip())));
@@ -179,7 +191,7 @@ fn as_far_as_known(prediction: &Prediction, called: Option<SocketAddr>) -> Vec<H
     if called.is_none() {
         return way.hops.clone();
     }
-    let last = way.hops.iter().position(|hop| hop.kind == HopKind::Service).unwrap_or(way.hops.len());
+    let last = way.hops.iter().rposition(|hop| hop.kind == HopKind::Service).unwrap_or(way.hops.len());
     way.hops.iter().take(last + 1).cloned().collect()
 }
 

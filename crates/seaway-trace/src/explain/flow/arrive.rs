@@ -16,7 +16,7 @@ const API_SERVER_PORT: u16 = 6443;
 impl Walk<'_> {
     pub(super) fn hand_to_neighbor(mut self, from: &NodeFacts, packet: Packet) -> Vec<Way> {
         match self.world.owner(packet.destination) {
-            Owner::Node(node) => self.arrive_at_node(node, packet),
+            Owner::Node(node) => self.come_to_node(node, packet),
             Owner::ControlPlane => {
                 let serves = match packet.proto {
                     Proto::Icmp => true,
@@ -96,6 +96,10 @@ impl Walk<'_> {
         packet: Packet,
         tells_source: bool,
     ) -> Vec<Way> {
+        if let Some(why) = packet.one_way.clone() {
+            let reason = "the way back is not the way there";
+            return self.arrive_without_answer(place, object, &why, Verdict::Dropped, reason, packet);
+        }
         let target = socket(packet.proto, packet.destination, packet.port);
         let does = match answer {
             Some(Verdict::Delivered) => "it serves".to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use seaway_model::ObjectName;
+use seaway_model::{ObjectName, Origin};
 
 use super::next::Next;
 use super::{Packet, Walk};
@@ -36,7 +36,10 @@ impl Walk<'_> {
         let Some(node) = self.world.nodes.get(&pod.node) else {
             return self.end_unknown(&pod.node, "nothing is known of the pod's node", packet.sources);
         };
-        self.at_node(node, packet)
+        let source = packet.sources.first();
+        let link = source.and_then(|source| node.pod_links()?.get(source));
+        let origin = link.map_or(Origin::Unknown, |link| Origin::Link(link.as_str().into()));
+        self.at_node(node, Packet { origin, ..packet })
     }
 
     pub(super) fn stay_in_pod(mut self, place: String, pod: &PodFacts, packet: Packet) -> Vec<Way> {
@@ -62,7 +65,7 @@ impl Walk<'_> {
         if node.has(packet.destination) || packet.destination.is_loopback() {
             packet.sources = BTreeSet::from([packet.destination]);
         }
-        packet.local = true;
+        packet.origin = Origin::Node;
         self.hops.retain(|hop| hop.place != place);
         self.at_node(node, packet)
     }
@@ -135,6 +138,6 @@ impl Walk<'_> {
                 .states(state, packet.state())
                 .expect(Expect::Translate { backends }),
         );
-        self.at_node(node, packet)
+        self.come_to_node(node, packet)
     }
 }

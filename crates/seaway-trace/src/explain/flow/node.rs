@@ -2,16 +2,36 @@
 
 use std::collections::BTreeSet;
 
-use seaway_model::{Backend, Masquerade, ObjectName};
+use seaway_model::{Backend, Masquerade, ObjectName, Origin, PortPlan, Translation};
+use seaway_proxy::{Decision, element_for};
 
 use super::next::Next;
 use super::{Packet, Walk};
-use crate::explain::facts::{link_address, link_of, own_pod_address, underlay};
+use crate::explain::facts::{link_address, link_of, own_pod_address, port_of, translation, underlay};
 use crate::explain::way::Way;
 use crate::hop::{Expect, Hop, HopKind, OuterHeader, State, Verdict};
 use crate::world::{AppliedFacts, NodeFacts, Owner, PodFacts};
 
+/// A packet that so many nodes looked up may go round in circles: an endpoint may have a Service's address.
+const MOST_SERVICES: usize = 3;
+
 impl Walk<'_> {
+    /// A packet comes to `node`, to one of its own addresses, from a neighbour or the gateway: it may be for a Service.
+    pub(super) fn come_to_node(self, node: &NodeFacts, packet: Packet) -> Vec<Way> {
+        let origin = Origin::Link(underlay(node).as_str().into());
+        let packet = Packet { origin, from_afar: true, ..packet };
+        if self.hops.iter().filter(|hop| hop.kind == HopKind::Service).count() >= MOST_SERVICES {
+            let reason = "from Service to Service without an end";
+            return self.end_unknown(&format!("node/{}", node.name), reason, packet.sources);
+        }
+        match &node.plan {
+            Ok(facts) if translation(facts, &packet) == Translation::None => {
+                self.arrive_at_node(node, packet)
+            }
+            _ => self.at_node(node, packet),
+        }
+    }
+
     /// From the route on; `original` is the packet before translation.
     pub(super) fn routed(
         mut self,
@@ -26,11 +46,19 @@ impl Walk<'_> {
         self.push_route(node, &place, &packet, &next);
         self.push_policy(&place, &packet);
         let masquerade = original.flow().and_then(|flow| facts.node.masquerade(&flow, chosen));
-        let packet = match (&next, packet.local, masquerade) {
+        let made_here = packet.origin == Origin::Node;
+        let mut packet = match (&next, made_here, masquerade) {
             // What came in and stays meets no postrouting hook.
             (Next::Here, false, _) | (Next::Here, true, None) => packet,
-            _ => self.push_source(node, &place, packet, masquerade, &next),
+            _ => self.push_source(node, &place, packet, (masquerade, port_of(facts, original)), &next),
         };
+        let leaves = !matches!(next, Next::Here | Next::Pod { .. });
+        if packet.from_afar && chosen.is_some() && masquerade.is_none() && leaves {
+            packet.one_way = Some(format!(
+                "it goes straight back to the caller, not through {}, which alone could put the address back that was called",
+                node.name
+            ));
+        }
         match next {
             Next::Here => self.arrive_at_node(node, packet),
             Next::Pod { pod, .. } => self.arrive_at_pod(node, pod, packet),
@@ -127,7 +155,7 @@ impl Walk<'_> {
         node: &NodeFacts,
         place: &str,
         packet: Packet,
-        why: Option<Masquerade>,
+        (why, port): (Option<Masquerade>, Option<&PortPlan>),
         next: &Next<'_>,
     ) -> Packet {
         let before = packet.state();
@@ -173,7 +201,12 @@ impl Walk<'_> {
                 "the caller is no pod: only so does the answer come back this way",
             ),
         };
-        let hop = Hop::new(HopKind::Snat, place, format!("masquerade rule “{object}”"), note)
+        let element = port
+            .filter(|_| matches!(why, Masquerade::External | Masquerade::ExternalFromNode))
+            .and_then(|port| element_for(port, Decision::Masquerade))
+            .map(|element| format!(", {element}"))
+            .unwrap_or_default();
+        let hop = Hop::new(HopKind::Snat, place, format!("masquerade rule “{object}”{element}"), note)
             .states(before, packet.state());
         self.push(hop.expect(Expect::Source { addresses: packet.sources.clone() }));
         packet

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use seaway_model::{Backend, Caller, ObjectName, PortPlan, Translation};
+use seaway_model::{Backend, Caller, ObjectName, PortPlan, TrafficPolicy, Translation};
+use seaway_proxy::{Decision, element_for};
 
 use super::{Packet, Walk, socket};
 use crate::explain::facts::{ports_of, translation};
@@ -38,15 +39,19 @@ impl Walk<'_> {
             Translation::RejectNoSuchPort => self.without_port(place, packet),
             Translation::DropNoLocalEndpoints { port } => {
                 let what = "has endpoints, but none on this node, and its traffic policy is Local";
-                self.dropped(place, packet, object_of(&port), what)
+                let caller = packet.flow().map_or(Caller::Outside, |flow| facts.node.caller(&flow));
+                let object = with_element(object_of(&port), &port, Decision::Choose(caller));
+                self.dropped(place, packet, (object_of(&port), object), what)
             }
             Translation::DropSourceRange { port } => {
                 let what = "does not admit this source (spec.loadBalancerSourceRanges)";
-                self.dropped(place, packet, object_of(&port), what)
+                let object = with_element(object_of(&port), &port, Decision::Admit);
+                self.dropped(place, packet, (object_of(&port), object), what)
             }
             Translation::DropUnallocated => {
                 let what = "holds the destination, which could be a cluster IP, but no Service has it";
-                self.dropped(place, packet, "set service_networks".to_owned(), what)
+                let object = "set service_networks".to_owned();
+                self.dropped(place, packet, (object.clone(), object), what)
             }
         }
     }
@@ -82,8 +87,8 @@ impl Walk<'_> {
             Hop::new(
                 HopKind::Service,
                 format!("node/{}", node.name),
-                object_of(port),
-                choice_of(port, caller),
+                with_element(object_of(port), port, Decision::Choose(caller)),
+                format!("{}{}", kind_of(port, caller), choice_of(port, caller)),
             )
             .states(packet.state(), after)
             .expect(Expect::Translate { backends: backends.clone() }),
@@ -103,8 +108,9 @@ impl Walk<'_> {
     fn without_endpoint(mut self, place: String, packet: Packet, port: &PortPlan) -> Vec<Way> {
         let object = format!("Service {}", port.service);
         let note = "the Service has no ready endpoint: the node answers with a reset or an ICMP error, which a program sees as “connection refused”";
+        let responsible = with_element(object_of(port), port, Decision::Refuse);
         self.push(
-            Hop::new(HopKind::Service, place, object.clone(), note)
+            Hop::new(HopKind::Service, place, responsible, note)
                 .states(packet.state(), None)
                 .failing()
                 .expect(Expect::Reject),
@@ -130,10 +136,16 @@ impl Walk<'_> {
         self.end(Verdict::Rejected, format!("{object}: {what}"), BTreeSet::new())
     }
 
-    fn dropped(mut self, place: String, packet: Packet, object: String, what: &str) -> Vec<Way> {
+    fn dropped(
+        mut self,
+        place: String,
+        packet: Packet,
+        (object, responsible): (String, String),
+        what: &str,
+    ) -> Vec<Way> {
         let note = format!("{object} {what}: the node drops the packet");
         self.push(
-            Hop::new(HopKind::Service, place, object.clone(), note)
+            Hop::new(HopKind::Service, place, responsible, note)
                 .states(packet.state(), None)
                 .failing()
                 .expect(Expect::Drop),
@@ -153,6 +165,29 @@ fn object_of(port: &PortPlan) -> String {
     format!("Service {}{name}", port.service)
 }
 
+/// The object and the element of the node's tables that decides.
+fn with_element(object: String, port: &PortPlan, decision: Decision) -> String {
+    element_for(port, decision).map_or(object.clone(), |element| format!("{object}, {element}"))
+}
+
+/// What the address is, where it is no cluster IP, and what that means for this caller.
+fn kind_of(port: &PortPlan, caller: Caller) -> String {
+    if !port.kind.is_external() {
+        return match port.policy {
+            TrafficPolicy::Cluster => String::new(),
+            TrafficPolicy::Local => "internalTrafficPolicy Local: this node's endpoints alone; ".to_owned(),
+        };
+    }
+    let what = match port.policy {
+        TrafficPolicy::Cluster => "any endpoint",
+        TrafficPolicy::Local if caller == Caller::Inside => {
+            "any endpoint, as the caller is a pod or the node itself"
+        }
+        TrafficPolicy::Local => "this node's endpoints alone, which see the caller's own address",
+    };
+    format!("{} (externalTrafficPolicy {:?}): {what}; ", port.kind, port.policy)
+}
+
 /// How an endpoint is chosen.
 fn choice_of(port: &PortPlan, caller: Caller) -> String {
     let mut note = match port.candidates(caller).len() {
@@ -165,7 +200,11 @@ fn choice_of(port: &PortPlan, caller: Caller) -> String {
         note.push_str("; none is ready: these terminate, but still serve");
     }
     if let Some(timeout) = port.affinity {
-        note.push_str(&format!("; a client stays with its endpoint for {} s (ClientIP)", timeout.as_secs()));
+        let seconds = timeout.as_secs();
+        note.push_str(&format!("; a client stays with its endpoint for {seconds} s (ClientIP)"));
+        let learns =
+            element_for(port, Decision::Remember).map(|element| format!(", remembered by {element}"));
+        note.push_str(&learns.unwrap_or_default());
     }
     note
 }
