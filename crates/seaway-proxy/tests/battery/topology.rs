@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use ipnet::IpNet;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seaway_net::conntrack::{Conntrack, Filter};
 use seaway_net::netns::NetNs;
 use seaway_net::rtnl::{Address, Route, RouteKind, Rtnl, Scope};
@@ -69,6 +70,9 @@ impl Topology {
     }
 
     fn new() -> Self {
+        // Each has hundreds of sockets, and the limit is 1,024 files as a rule, but may be raised (getrlimit(2)).
+        let most = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
         let ns = || NetNs::new().unwrap();
         let router = ns();
         let own = [Client, A, B, Node, OtherNode, Outside, Beyond];
