@@ -36,13 +36,16 @@ pub(crate) fn servers(world: &World, caller: &Caller, address: IpAddr) -> Vec<Ob
     pods.cloned().collect()
 }
 
+/// RCODE and records.
+type Declared = (String, Vec<DnsRecord>);
+
 /// What is behind the DNS pods.
 pub(crate) struct Upstreams<'a> {
     pub(crate) world: &'a World,
     /// The addresses of the internet's resolver, whose answers are declared.
     pub(crate) resolvers: &'a [IpAddr],
-    /// RCODE and records that it answers.
-    pub(crate) answer: &'a dyn Fn(&str, Kind) -> Option<(String, Vec<DnsRecord>)>,
+    /// What it answers.
+    pub(crate) answer: &'a dyn Fn(&str, Kind) -> Option<Declared>,
 }
 
 /// Whether a DNS pod gets an answer from an upstream.

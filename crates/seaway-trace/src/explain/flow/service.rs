@@ -34,7 +34,7 @@ impl Walk<'_> {
         };
         match translation(facts, &packet) {
             Translation::None => self.not_translated(node, facts, packet),
-            Translation::Dnat { port, caller } => self.to_endpoints(node, facts, packet, &port, caller),
+            Translation::Dnat { port, caller } => self.translated(node, facts, packet, &port, caller),
             Translation::RejectNoEndpoints { port } => self.without_endpoint(place, packet, &port),
             Translation::RejectNoSuchPort => self.without_port(place, packet),
             Translation::DropNoLocalEndpoints { port } => {
@@ -71,7 +71,7 @@ impl Walk<'_> {
         self.routed(node, facts, packet.clone(), &packet, None)
     }
 
-    fn to_endpoints(
+    fn translated(
         mut self,
         node: &NodeFacts,
         facts: &AppliedFacts,
