@@ -1,44 +1,29 @@
 //! What someone may have meant by a name that is not there. Pure.
 
+use seaway_model::nearest;
+
 /// The longest list of names in an error.
 const MOST: usize = 12;
 
 /// `did you mean NAME?`, or which names there are.
 pub(crate) fn there_are<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
-    let near = names.iter().map(|name| (distance(wrong, name), *name)).min();
     // Another digit is another node, not a mistake in writing.
-    let is_slip = |name: &str| digits(name) == digits(wrong) || digits(wrong).is_empty();
-    match near {
-        None => "there are none".to_owned(),
-        Some((steps, name)) if steps <= name.len().div_ceil(3) && is_slip(name) => {
-            format!("did you mean {name}?")
-        }
-        Some(_) if names.len() > MOST => {
+    let is_slip = |name: &&str| digits(name) == digits(wrong) || digits(wrong).is_empty();
+    if let Some(name) = nearest(wrong, names.iter().copied()).filter(is_slip) {
+        return format!("did you mean {name}?");
+    }
+    match names.as_slice() {
+        [] => "there are none".to_owned(),
+        names if names.len() > MOST => {
             format!("there are {}, … ({} in all)", names[..MOST].join(", "), names.len())
         }
-        Some(_) => format!("there are {}", names.join(", ")),
+        names => format!("there are {}", names.join(", ")),
     }
 }
 
 fn digits(name: &str) -> String {
     name.chars().filter(char::is_ascii_digit).collect()
-}
-
-/// How many letters have to be put in, taken out or changed to make `b` of `a` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -58,7 +43,6 @@ mod tests {
             assert_eq!(there_are(wrong, nodes), answer);
         }
         assert_eq!(there_are("x", []), "there are none");
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]

@@ -412,10 +412,10 @@ fn ways_follow_the_nodes(world: &World) {
     eventually("its new server is reached", || {
         let list =
             json(&world.lab, &["get", "pods", "-l", "app=server", "--field-selector=spec.nodeName=node-2"]);
-        let pods =
+        let mut pods =
             list["items"].as_array()?.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         let ip =
-            ips(&pods.last()?["status"].get("podIPs")?.clone(), "ip").into_iter().find(IpAddr::is_ipv6)?;
+            ips(&pods.next_back()?["status"].get("podIPs")?.clone(), "ip").into_iter().find(IpAddr::is_ipv6)?;
         world.clients[0].get(SocketAddr::new(ip, 8080), "/hostname").ok()
     });
 }
