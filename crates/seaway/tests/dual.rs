@@ -414,8 +414,9 @@ fn ways_follow_the_nodes(world: &World) {
             json(&world.lab, &["get", "pods", "-l", "app=server", "--field-selector=spec.nodeName=node-2"]);
         let mut pods =
             list["items"].as_array()?.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-        let ip =
-            ips(&pods.next_back()?["status"].get("podIPs")?.clone(), "ip").into_iter().find(IpAddr::is_ipv6)?;
+        let ip = ips(&pods.next_back()?["status"].get("podIPs")?.clone(), "ip")
+            .into_iter()
+            .find(IpAddr::is_ipv6)?;
         world.clients[0].get(SocketAddr::new(ip, 8080), "/hostname").ok()
     });
 }
