@@ -9,13 +9,21 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use seaway_model::stable_hash;
 use seaway_net::netns::NetNs;
 use seaway_net::nft::{Kernel, Nft, Table, Transaction};
-use seaway_net::rtnl::{Route, Rtnl, Scope};
+use seaway_net::rtnl::{Mac, Route, Rtnl, Scope, VethSpec};
 use seaway_net::sysctl;
 
 /// How long the kernel may take until packets get out of a new interface.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The Ethernet address of the card behind a switch's port. A machine that boots again has the card that it had: its neighbours
+/// would send to another one's address for half a minute. Locally administered (IEEE 802, bit 1 of the first octet).
+fn card(port: &str) -> Mac {
+    let [_, _, _, a, b, c, d, e] = stable_hash(&[port]).to_be_bytes();
+    [0x02, a, b, c, d, e]
+}
 
 /// A switch of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +101,15 @@ impl Fabric {
     fn plug(&self, rtnl: &mut Rtnl, netns: &NetNs, attachment: &Attachment) -> anyhow::Result<()> {
         // The kernel takes a namespace down some time after its last user is gone; until then a box's earlier cable is there.
         rtnl.delete_link_by_name(&attachment.port)?;
-        rtnl.add_veth(&attachment.port, attachment.interface, Some(netns), Some(self.mtu))?;
+        rtnl.add_veth_pair(&VethSpec {
+            name: &attachment.port,
+            mac: None,
+            peer_name: attachment.interface,
+            peer_ns: Some(netns),
+            peer_mac: Some(card(&attachment.port)),
+            mtu: Some(self.mtu),
+            up: false,
+        })?;
         let port = rtnl.link_by_name(&attachment.port)?.context("the cable is gone")?;
         let switch = rtnl.link_by_name(attachment.switch.name())?.context("the switch is gone")?;
         rtnl.set_master(port.index, Some(switch.index))?;
