@@ -62,7 +62,8 @@ fn test_vm() -> anyhow::Result<()> {
 
 /// What Services do, on Debian's kernel, once.
 fn test_battery() -> anyhow::Result<()> {
-    let battery = ["--package", "seaway-proxy", "--test", "battery", "--", "--test-threads=4"];
+    let battery =
+        ["--package", "seaway-proxy", "--test", "battery", "--", "--include-ignored", "--test-threads=4"];
     in_vm(&["SEAWAY_BATTERY_CLUSTERS=4"], &battery)
 }
 

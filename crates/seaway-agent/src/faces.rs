@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::health::{health_router, metrics_router};
 use crate::status::Shared;
 
-/// Who listens at one of them knows that no kube-proxy does.
+/// Who listens at all of them that it serves at knows that no kube-proxy does: one may be set up without the other.
 const KUBE_PROXYS_PORTS: [u16; 2] = [10249, 10256];
 /// How soon an address that is taken is tried again: by another proxy, as a rule, which this one takes over from.
 const RETRY: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ impl Place {
                         tracing::info!(what, %address, "listening now");
                     }
                     if KUBE_PROXYS_PORTS.contains(&address.port()) {
-                        shared.hold_kube_proxys_port();
+                        shared.ports.hold();
                     }
                     return seaway_http::serve(listener, router).await;
                 }
@@ -78,6 +78,8 @@ pub(crate) struct Places {
 
 /// Begins to serve.
 pub(crate) fn start(tasks: &mut JoinSet<()>, shared: &Arc<Shared>, places: Places) {
+    let served = [&places.health, &places.metrics].into_iter().flatten();
+    shared.ports.want(served.filter(|place| KUBE_PROXYS_PORTS.contains(&place.address.port())).count());
     if let Some(place) = places.health {
         tasks.spawn(place.serve(health_router(shared.clone()), shared.clone()));
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -148,6 +148,31 @@ fn without_local(plan: &NodePlan) -> [[u64; 2]; 2] {
     ports.map(|policies| policies.map(|ports| ports.len() as u64))
 }
 
+/// kube-proxy's own ports: who has all of them that it wants knows that no kube-proxy runs.
+#[derive(Debug, Default)]
+pub(crate) struct KubeProxysPorts {
+    wanted: AtomicUsize,
+    held: AtomicUsize,
+}
+
+impl KubeProxysPorts {
+    /// So many of them are served at.
+    pub(crate) fn want(&self, count: usize) {
+        self.wanted.store(count, Ordering::Relaxed);
+    }
+
+    /// One more is listened on.
+    pub(crate) fn hold(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All that are wanted are listened on, and there is at least one.
+    pub(crate) fn are_held(&self) -> bool {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        wanted > 0 && self.held.load(Ordering::Relaxed) == wanted
+    }
+}
+
 /// What all tasks of the agent share.
 pub(crate) struct Shared {
     pub(crate) node: String,
@@ -163,8 +188,7 @@ pub(crate) struct Shared {
     node_eligible: AtomicBool,
     /// The Node object was there once.
     node_seen: AtomicBool,
-    /// No kube-proxy runs beside this one: it would have the port.
-    holds_port: AtomicBool,
+    pub(crate) ports: KubeProxysPorts,
 }
 
 impl Shared {
@@ -181,7 +205,7 @@ impl Shared {
             overlay: ArcSwapOption::empty(),
             node_eligible: AtomicBool::new(true),
             node_seen: AtomicBool::new(false),
-            holds_port: AtomicBool::new(false),
+            ports: KubeProxysPorts::default(),
         }
     }
 
@@ -275,14 +299,6 @@ impl Shared {
         self.node_eligible.store(eligible, Ordering::Relaxed);
     }
 
-    pub(crate) fn hold_kube_proxys_port(&self) {
-        self.holds_port.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn holds_kube_proxys_port(&self) -> bool {
-        self.holds_port.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn node_eligible(&self) -> bool {
         self.node_eligible.load(Ordering::Relaxed)
     }
@@ -296,5 +312,21 @@ impl Shared {
             api: self.source.status(),
             parts: parts.iter().map(|(name, part)| ((*name).to_owned(), part.clone())).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_port_of_two_is_not_enough() {
+        let ports = KubeProxysPorts::default();
+        assert!(!ports.are_held(), "none is wanted: nothing is known of kube-proxy");
+        ports.want(2);
+        ports.hold();
+        assert!(!ports.are_held());
+        ports.hold();
+        assert!(ports.are_held());
     }
 }

@@ -16,7 +16,7 @@ pub(crate) async fn take_over(policy: CleanupKubeProxy, shared: Arc<Shared>) {
     let mut takeover = Takeover::new(policy);
     while !takeover.is_done() {
         let synced = shared.with_part(services::PART, |part| part.syncs > 0 && !part.pending);
-        if takeover.due(shared.holds_kube_proxys_port(), synced, Instant::now()) {
+        if takeover.due(shared.ports.are_held(), synced, Instant::now()) {
             let removing = tokio::task::spawn_blocking(move || {
                 takeover.run(Instant::now());
                 takeover

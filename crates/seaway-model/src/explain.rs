@@ -49,6 +49,8 @@ pub enum Translation {
     DropNoLocalEndpoints {
         /// The address that matched.
         port: Arc<PortPlan>,
+        /// Whose candidates there would be.
+        caller: Caller,
     },
     /// Dropped: the source is in none of the Service's source ranges.
     DropSourceRange {
@@ -98,15 +100,7 @@ impl NodePlan {
     /// this node's.
     pub fn port_of(&self, flow: &Flow) -> Option<&Arc<PortPlan>> {
         let address = ServiceAddress { ip: flow.destination, protocol: flow.protocol, port: flow.port };
-        let node_port = || {
-            let at_node = self.proxy.has_node_ports(&flow.destination);
-            let v6 = flow.destination.is_ipv6();
-            at_node.then(|| ServiceAddress::node_port(v6, flow.protocol, flow.port))
-        };
-        self.services
-            .port(&address)
-            .filter(|port| port.kind != AddressKind::NodePort)
-            .or_else(|| self.services.port(&node_port()?))
+        self.services.port_at(&address, self.proxy.has_node_ports(&flow.destination))
     }
 
     /// Which of an address's candidates `flow` is for.
@@ -135,7 +129,7 @@ impl NodePlan {
         let caller = self.caller(flow);
         match (port.candidates(caller), port.refusal()) {
             ([], Refusal::Reject) => Translation::RejectNoEndpoints { port },
-            ([], Refusal::Drop) => Translation::DropNoLocalEndpoints { port },
+            ([], Refusal::Drop) => Translation::DropNoLocalEndpoints { port, caller },
             _ => Translation::Dnat { port, caller },
         }
     }

@@ -157,6 +157,14 @@ impl ServicePlan {
         self.ports.get(address)
     }
 
+    /// What is planned for packets to `address`: by the Service that has it, or else, where it is an address of the
+    /// node's, by the one that has the node port.
+    pub fn port_at(&self, address: &ServiceAddress, at_node: bool) -> Option<&Arc<PortPlan>> {
+        let node_port = ServiceAddress::node_port(address.ip.is_ipv6(), address.protocol, address.port);
+        let own = self.port(address).filter(|port| port.kind != AddressKind::NodePort);
+        own.or_else(|| self.port(&node_port).filter(|_| at_node))
+    }
+
     /// All addresses, in no particular order.
     pub fn ports(&self) -> impl Iterator<Item = &Arc<PortPlan>> {
         self.ports.values()

@@ -5,9 +5,7 @@
 //! through. A client whose first packet is under way at that very moment may be learned after it; its flow, too, began with the
 //! endpoint that is gone.
 
-use seaway_model::{
-    AddressKind, Backend, Caller, LocalSources, NodePlan, Origin, PlanDiff, PortPlan, ServiceAddress,
-};
+use seaway_model::{Backend, Caller, LocalSources, NodePlan, Origin, PlanDiff, PortPlan};
 use seaway_net::nft::{Element, Nft, NftError, TableId, Transaction, Value};
 
 use crate::programmed::{Programmed, parse_backend, parse_client};
@@ -46,7 +44,9 @@ pub(crate) fn forget(
 ) -> Result<usize, NftError> {
     let id = TableId::new(family.family(), ruleset::TABLE);
     let Some(spec) = programmed.spec(SetId::Affinity) else { return Ok(0) };
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let learned = nft.read_elements(&id, SetId::Affinity.name())?.unwrap_or_default();
         let mut transaction = Transaction::new(id.clone());
         let mut count = 0;
@@ -62,7 +62,6 @@ pub(crate) fn forget(
             Err(error) => return Err(error),
         }
     }
-    Ok(0)
 }
 
 /// What the kernel has learned leads where the plan lets it.
@@ -72,9 +71,8 @@ fn holds(family: IpFamily, plan: &NodePlan, key: &Value, element: &Element) -> b
     else {
         return false;
     };
-    let node_port = ServiceAddress::node_port(family == IpFamily::V6, address.protocol, address.port);
-    let is_service = |port: &&std::sync::Arc<PortPlan>| port.kind != AddressKind::NodePort;
-    let port = plan.services.port(&address).filter(is_service).or_else(|| plan.services.port(&node_port));
+    // What no Service has was one of the node's addresses when it was learned.
+    let port = plan.services.port_at(&address, true);
     port.is_some_and(|port| port.affinity.is_some() && may_have(plan, port, &client, &backend))
 }
 

@@ -76,10 +76,10 @@ impl Takeover {
         self.state == State::Done
     }
 
-    /// It is time to remove something: this process holds kube-proxy's own port (127.0.0.1:10249), so that no kube-proxy
-    /// runs which would put everything back and be the poorer for it meanwhile; and all of the plan is in force.
-    pub fn due(&self, holds_port: bool, synced: bool, now: Instant) -> bool {
-        holds_port
+    /// It is time to remove something: this process holds kube-proxy's own ports (127.0.0.1:10249, 10256), so that no
+    /// kube-proxy runs which would put everything back and be the poorer for it meanwhile; and all of the plan is in force.
+    pub fn due(&self, holds_ports: bool, synced: bool, now: Instant) -> bool {
+        holds_ports
             && synced
             && match self.state {
                 State::First => true,
@@ -122,8 +122,8 @@ mod tests {
     fn it_is_done_when_kube_proxy_is_gone_and_the_rules_are_in_force() {
         let now = Instant::now();
         let mut takeover = Takeover::new(CleanupKubeProxy::Auto);
-        for (holds_port, synced) in [(false, false), (true, false), (false, true)] {
-            assert!(!takeover.due(holds_port, synced, now));
+        for (holds_ports, synced) in [(false, false), (true, false), (false, true)] {
+            assert!(!takeover.due(holds_ports, synced, now));
         }
         assert!(takeover.due(true, true, now));
         // Once more, as long as something waits, and then never again.

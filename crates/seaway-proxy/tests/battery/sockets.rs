@@ -27,6 +27,13 @@ pub(crate) static PROTOCOLS: LazyLock<Vec<Protocol>> = LazyLock::new(|| {
     protocols
 });
 
+/// Stands for all that is not tested over SCTP here, so that one sees it.
+#[test]
+#[ignore = "needs SCTP sockets: make test-battery"]
+fn scenarios_run_over_sctp() {
+    assert!(PROTOCOLS.contains(&Protocol::Sctp));
+}
+
 fn try_socket(protocol: Protocol, family: AddressFamily) -> rustix::io::Result<OwnedFd> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),

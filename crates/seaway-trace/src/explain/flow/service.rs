@@ -37,9 +37,8 @@ impl Walk<'_> {
             Translation::Dnat { port, caller } => self.translated(node, facts, packet, &port, caller),
             Translation::RejectNoEndpoints { port } => self.without_endpoint(place, packet, &port),
             Translation::RejectNoSuchPort => self.without_port(place, packet),
-            Translation::DropNoLocalEndpoints { port } => {
+            Translation::DropNoLocalEndpoints { port, caller } => {
                 let what = "has endpoints, but none on this node, and its traffic policy is Local";
-                let caller = packet.flow().map_or(Caller::Outside, |flow| facts.node.caller(&flow));
                 let object = with_element(object_of(&port), &port, Decision::Choose(caller));
                 self.dropped(place, packet, (object_of(&port), object), what)
             }
